@@ -1,0 +1,142 @@
+"""VIST: distant text is read as pages, a few visual tokens each; near text stays text.
+
+Owns the public names and makes VIST folders known to transformers' Auto classes. Imports neither torch nor
+transformers until a name that needs them is asked for.
+
+Decisions
+- Names are imported when they are first used, so `import vist` costs milliseconds.
+- `AutoConfig` and `AutoProcessor` must know VIST as soon as transformers is there, whichever was imported first. So
+  an import hook waits for the two modules that hold their registries and registers right after they have run; if they
+  have run already, it registers at once. The model class follows when a config is built (model/configuration.py).
+- `render` is a package and a function: the package is callable, so the name means the same whoever imported what first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vist.errors import CheckpointError, RenderLossError, VistError
+
+if TYPE_CHECKING:
+    from vist.model.configuration import VistConfig
+    from vist.model.processing import VistProcessor
+    from vist.model.vist import VistForConditionalGeneration
+    from vist.render import Pages, PageStyle, render
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "PageStyle": "vist.render",
+    "Pages": "vist.render",
+    "VistConfig": "vist.model.configuration",
+    "VistForConditionalGeneration": "vist.model.vist",
+    "VistProcessor": "vist.model.processing",
+}
+
+__all__ = [
+    "CheckpointError",
+    "PageStyle",
+    "Pages",
+    "RenderLossError",
+    "VistConfig",
+    "VistError",
+    "VistForConditionalGeneration",
+    "VistProcessor",
+    "load",
+    "render",
+]
+
+PACKAGED_MODELS = Path(__file__).parent / "assets" / "models"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name == "render":
+        return import_module("vist.render")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vist' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
+
+def load(name_or_path: str | Path = "vist-nano") -> tuple[VistForConditionalGeneration, VistProcessor]:
+    """A model, ready to generate, and its processor: the name of a packaged model, a folder or a Hub id.
+
+    Raises CheckpointError when it is missing or cannot be loaded.
+    """
+    model_class = import_module("vist.model.vist").VistForConditionalGeneration
+    processor_class = import_module("vist.model.processing").VistProcessor
+    packaged = PACKAGED_MODELS / str(name_or_path)
+    source = str(packaged if packaged.is_dir() else name_or_path)
+    return model_class.from_pretrained(source).eval(), processor_class.from_pretrained(source)
+
+
+class _CallablePackage(ModuleType):
+    """The type of `vist.render`, which is a package and, called, its own function of that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw a text as pages; see `vist.render.render`."""
+        return self.render(*args, **kwargs)
+
+
+def _make_callable(package: ModuleType) -> None:
+    package.__class__ = _CallablePackage
+
+
+def _register_config(_: ModuleType) -> None:
+    import_module("vist.model.configuration")
+
+
+def _register_processor(_: ModuleType) -> None:
+    import_module("vist.model.processing")
+
+
+#: module -> what to do once it has been imported, by whomever
+_AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {
+    "vist.render": _make_callable,
+    "transformers.models.auto.configuration_auto": _register_config,
+    "transformers.models.auto.processing_auto": _register_processor,
+}
+
+
+class _AfterImport(MetaPathFinder):
+    """Finds the modules above as usual and lets their execution be followed by what is due."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The usual spec of a module we wait for; None (look elsewhere) for any other."""
+        if fullname not in _AFTER_IMPORT:
+            return None
+        spec = PathFinder.find_spec(fullname, path)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def run_and_follow_up(module: ModuleType) -> None:
+            run(module)
+            _AFTER_IMPORT[fullname](module)
+
+        spec.loader.exec_module = run_and_follow_up  # type: ignore[method-assign]
+        return spec
+
+
+def _wait_for_imports() -> None:
+    for name, follow_up in _AFTER_IMPORT.items():
+        if name in sys.modules:
+            follow_up(sys.modules[name])
+    sys.meta_path.insert(0, _AfterImport())
+
+
+_wait_for_imports()

@@ -1,0 +1,1 @@
+"""Features of pages in, a few visual tokens out; and the loss that teaches which content matters."""

@@ -1,0 +1,105 @@
+"""A model with its processor, ready to be measured: tokens and pages in, tensors out.
+
+Owns the text format of the models (start token, then text without other special tokens), padding, and drawing pages
+for a batch. Does not know conditions, metrics or reports.
+
+Decisions
+- A sequence starts with the tokenizer's start token; where a family has none, with its end-of-text token, so that the
+  first token of a text has something before it and can be scored.
+- Padding is on the left, as for generation, so that the last tokens of all rows stand in one column.
+- Shapes: B batch, P pages, T text tokens, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vist.errors import VistError
+from vist.render import PageStyle, Pages, render
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model and its processor, as `vist.load` returns them."""
+
+    model: Any
+    processor: Any
+
+    @property
+    def tokenizer(self) -> Any:
+        """The LLM's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def style(self) -> PageStyle:
+        """The page style the model was trained on."""
+        return PageStyle.named(self.processor.style)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def context_limit(self) -> int:
+        """Tokens that the LLM can carry as text."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    @property
+    def start_id(self) -> int:
+        """The token every sequence begins with.
+
+        Raises VistError when the tokenizer has neither a start nor an end token.
+        """
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        raise VistError("The tokenizer has neither a start nor an end token; set its bos_token.")
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, no special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def ids_with_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of a text and the character at which each begins.
+
+        Raises VistError for a tokenizer that cannot tell where its tokens are.
+        """
+        if not self.tokenizer.is_fast:
+            raise VistError(f"{type(self.tokenizer).__name__} does not say where its tokens are; use a fast tokenizer.")
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return list(found.input_ids), [start for start, _ in found.offset_mapping]
+
+    def draw(self, text: str) -> Pages:
+        """The pages of one text in the model's style."""
+        return render(text, self.style)
+
+    def page_inputs(self, pages: Sequence[Pages]) -> dict[str, Tensor]:
+        """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch, shorter contexts padded blank."""
+        count = max((len(item.pixels) for item in pages), default=0)
+        style = self.style
+        pixels = np.full((len(pages), count, style.height, style.width), style.background, dtype=np.uint8)
+        ink = np.zeros((len(pages), count, style.rows, style.cols), dtype=bool)
+        for row, item in enumerate(pages):
+            pixels[row, : len(item.pixels)], ink[row, : len(item.pixels)] = item.pixels, item.ink
+        return {
+            "pixel_values": torch.from_numpy(pixels).to(self.device),
+            "ink_mask": torch.from_numpy(ink).to(self.device),
+        }
+
+    def text_inputs(self, rows: Iterable[Sequence[int]]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` (B,T): start token before each row, padding on the left."""
+        sequences = [[self.start_id, *row] for row in rows]
+        length = max(len(row) for row in sequences)
+        padding = self.tokenizer.pad_token_id
+        ids = torch.full((len(sequences), length), self.start_id if padding is None else padding)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(sequences):
+            ids[number, length - len(row) :], mask[number, length - len(row) :] = torch.tensor(row), 1
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}

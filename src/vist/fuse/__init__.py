@@ -1,0 +1,1 @@
+"""Visual tokens into the decoder LLM, by cross-attention in every layer."""

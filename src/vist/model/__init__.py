@@ -1,0 +1,1 @@
+"""The model as transformers knows it: configuration, processor, model class."""

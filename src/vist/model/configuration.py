@@ -1,0 +1,114 @@
+"""The configuration of a VIST model: two backbones and what stands between them.
+
+Owns the names, defaults and checks of every choice. Imports no tensor code: it is read long before a model is built.
+
+Decisions
+- Backbones are configs of their own under `text_config` and `vision_config`, as transformers' composite models have.
+- Checks raise VistError here, once; the modules that read a config trust it.
+- Importing this file makes the config known to `AutoConfig`. Building a config makes the model classes known to the
+  other Auto classes: each of them reads the config first, so nothing has to be imported earlier.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from vist.errors import VistError
+
+REDUCER_NAMES = ("perceiver", "local")
+
+
+class VistConfig(PreTrainedConfig):
+    """Choices of a VIST model; the defaults are the paper's where it states them.
+
+    text_config, vision_config: the LLM's and the vision tower's own configs.
+    num_visual_tokens: K, visual tokens per page (paper: 64).
+    reducer: "perceiver" (paper) or "local" (latents start at their part of the reading order).
+    resampler_layers, resampler_heads: depth and heads of the reducer (the paper is silent; Flamingo: 6 and 8).
+    resampler_size: width of visual tokens; default: the LLM's width.
+    cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
+    num_page_positions: 0 = none (paper); otherwise a learned code per page, counted from the last page backwards and
+        clipped to this many.
+    pve_weight, pve_temperature, pve_normalize: weight of the PVE loss (paper: 1), its temperature (paper: 0.07),
+        cosine instead of inner product (paper: inner product).
+    style: name of the page style the model was trained on.
+    """
+
+    model_type = "vist"
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig, "vision_config": AutoConfig}
+    keys_to_ignore_at_inference = ["past_key_values", "lm_loss", "pve_loss"]
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    num_visual_tokens: int = 64
+    reducer: str = "perceiver"
+    resampler_layers: int = 6
+    resampler_heads: int = 8
+    resampler_size: int | None = None
+    cross_gate: bool = False
+    cross_norm: bool = True
+    num_page_positions: int = 0
+    pve_weight: float = 1.0
+    pve_temperature: float = 0.07
+    pve_normalize: bool = False
+    style: str = "vist"
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        import_module("vist.model.vist")  # registers the model and the vision tower with the Auto classes
+        self.text_config = _sub_config(self.text_config, "llama")
+        self.vision_config = _sub_config(self.vision_config, "clip_vision_model")
+        if self.resampler_size is None:
+            self.resampler_size = self.text_config.hidden_size
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+        # The base class would otherwise reset the attention kernel of backbones that are already running.
+        kernels = {name: getattr(self, name)._attn_implementation for name in self.sub_configs}
+        kwargs["attn_implementation"] = kwargs.get("attn_implementation") or kernels
+        super().__post_init__(**kwargs)
+        self._check()
+
+    @property
+    def vision_size(self) -> int:
+        """Width of the vision tower's features."""
+        return self.vision_config.hidden_size
+
+    def _check(self) -> None:
+        """Raises VistError on a value that no model can be built from."""
+        positive = ("num_visual_tokens", "resampler_layers", "resampler_heads", "resampler_size")
+        for name in positive:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                raise VistError(f"{name} must be a positive whole number, got {value!r}.")
+        if self.resampler_size % self.resampler_heads:
+            raise VistError(
+                f"resampler_size ({self.resampler_size}) must be a multiple of resampler_heads "
+                f"({self.resampler_heads}); change one of them."
+            )
+        if self.reducer not in REDUCER_NAMES:
+            raise VistError(f"Unknown reducer {self.reducer!r}; choose one of {', '.join(REDUCER_NAMES)}.")
+        if isinstance(self.num_page_positions, bool) or not isinstance(self.num_page_positions, int):
+            raise VistError(f"num_page_positions must be a whole number, got {self.num_page_positions!r}.")
+        if self.num_page_positions < 0:
+            raise VistError(f"num_page_positions must be 0 (off) or more, got {self.num_page_positions}.")
+        if self.pve_weight < 0:
+            raise VistError(f"pve_weight must be 0 (off) or more, got {self.pve_weight}.")
+        if self.pve_temperature <= 0:
+            raise VistError(f"pve_temperature must be positive, got {self.pve_temperature}; the paper uses 0.07.")
+
+
+def _sub_config(value: dict | PreTrainedConfig | None, default: str) -> PreTrainedConfig:
+    """A backbone's config from what a file or a caller gave. Raises VistError on an unknown model type."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = dict(value or {})
+    model_type = fields.pop("model_type", default)
+    if model_type not in CONFIG_MAPPING:
+        raise VistError(f"Unknown backbone type {model_type!r} in the config; update transformers or mend the file.")
+    return CONFIG_MAPPING[model_type](**fields)
+
+
+AutoConfig.register("vist", VistConfig, exist_ok=True)

@@ -1,0 +1,361 @@
+"""VIST for conditional generation: pages and text in, next tokens out.
+
+Owns the assembly of tower, reducer and LLM, the loss, and generation with a context. Does not know how text becomes
+pages or how training data are made.
+
+Decisions
+- `language_model` is the stock causal LM with its layers swapped (fuse/insert.py); its parameter names are the stock
+  ones plus `cross_attn`. Without a context the model is that LM.
+- A context is encoded to `cross_states` and projected to `cross_kv` once; generation carries `cross_kv` and
+  `cross_mask` as plain tensors, so beams, batches and every kind of cache work as they do for the stock LM.
+- Visual tokens that no sample uses are cut off and the others moved to the front, so padding pages, blank space and
+  short contexts cost nothing and change nothing.
+- Backbones are frozen from the start; whoever wants to train them says so with `requires_grad_`.
+- Loading is strict: a folder with a missing, truncated or misshapen weight is refused, never filled with random numbers.
+- B batch, P pages, N patches, K visual tokens per page, M visual tokens of the context, T text tokens, D width.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    Cache,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import can_return_tuple
+
+from vist.compress.pve import pool_pages, pool_text, pve_loss
+from vist.compress.reducers import build_reducer
+from vist.compress.resampler import PerceiverResampler
+from vist.errors import VistError
+from vist.fuse.cross_attention import CrossAttention
+from vist.fuse.insert import CrossAttentionOptions, cross_attentions, insert_cross_attention, project_states
+from vist.model.checkpoint import checked_loading
+from vist.model.configuration import VistConfig
+from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches
+
+
+class VisualContext(NamedTuple):
+    """A context as the LLM meets it."""
+
+    states: Tensor  # (B,M,D) visual tokens, those in use first
+    mask: Tensor  # (B,M) bool
+    cls: Tensor  # (B,D) mean of the pages' CLS outputs, for PVE
+
+
+@dataclass
+class VistOutput(ModelOutput):
+    """`loss` = `lm_loss` + weight * `pve_loss`; the rest as any causal LM returns it."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    lm_loss: Tensor | None = None
+    pve_loss: Tensor | None = None
+
+
+class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """An LLM that reads text as tokens and distant text as the visual tokens of its pages."""
+
+    config_class = VistConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _supports_sdpa = True
+    _skip_keys_device_placement = ["past_key_values"]
+
+    def __init__(
+        self,
+        config: VistConfig,
+        language_model: PreTrainedModel | None = None,
+        vision_tower: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config)
+        for backbone in (language_model, vision_tower):
+            _keep_weights(backbone)
+        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
+        config.text_config, config.vision_config = self.language_model.config, self.vision_tower.config
+        options = CrossAttentionOptions(config.resampler_size, gate=config.cross_gate, norm=config.cross_norm)
+        insert_cross_attention(self.language_model, options)
+        self.resampler = build_reducer(config.reducer, config, num_patches(config.vision_config))
+        self.page_positions = (
+            nn.Embedding(config.num_page_positions, config.resampler_size) if config.num_page_positions else None
+        )
+        text_size = config.text_config.hidden_size
+        self.pve_projection = (
+            nn.Linear(config.resampler_size, text_size, bias=False) if config.resampler_size != text_size else None
+        )
+        self.post_init()
+        self.freeze_backbones()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Raw parameters, which the default initialisation does not know; page codes start at zero, as if off."""
+        super()._init_weights(module)
+        if isinstance(module, PerceiverResampler):
+            init.normal_(module.latents, std=0.02)
+            init.normal_(module.cls_latent, std=0.02)
+        elif isinstance(module, CrossAttention):
+            init.zeros_(module.o_proj.weight if module.gate is None else module.gate)
+        elif module is getattr(self, "page_positions", None):
+            init.zeros_(module.weight)
+
+    @classmethod
+    def from_backbones(
+        cls,
+        llm: str | os.PathLike[str] | PreTrainedModel,
+        vision: str | os.PathLike[str] | PreTrainedModel,
+        *,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        **choices: Any,
+    ) -> VistForConditionalGeneration:
+        """A new model around two backbones, each a Hub id, a folder or a model object (used in place, not copied).
+
+        `choices` are fields of `VistConfig`. Both backbones are frozen; Resampler and cross-attention are new, and
+        before training the model's logits are those of the LLM.
+        Raises VistError when a backbone cannot be read or is not supported, or a choice is out of range.
+        """
+        llm = llm if isinstance(llm, PreTrainedModel) else _load_llm(llm, dtype, attn_implementation)
+        vision = vision if isinstance(vision, PreTrainedModel) else load_vision_tower(vision, dtype)
+        config = VistConfig(text_config=llm.config, vision_config=vision.config, **choices)
+        config.dtype = llm.dtype
+        model = cls(config, llm, vision)
+        for part in (model.resampler, model.page_positions, model.pve_projection):
+            if part is not None:
+                part.to(device=llm.device, dtype=llm.dtype)
+        if model.generation_config is not None and llm.generation_config is not None:
+            model.generation_config = llm.generation_config
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved VIST model, strictly.
+
+        Raises CheckpointError when the folder is missing or incomplete, holds another architecture, or a weight is
+        missing or has the wrong shape: such a model would answer with nonsense.
+        """
+        loaded = checked_loading(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_backbones()  # loading replaces parameters, and with them the flag
+        return loaded
+
+    def freeze_backbones(self) -> None:
+        """Leave only Resampler, cross-attention, page codes and PVE projection to training (paper: both frozen)."""
+        freeze(self.vision_tower)
+        self.language_model.requires_grad_(False)
+        for sublayer in cross_attentions(self.language_model):
+            sublayer.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> VistForConditionalGeneration:
+        """Training mode for all but a frozen tower, whose dropout would only blur what it sees."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.vision_tower.parameters()):
+            self.vision_tower.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The LLM's token embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the LLM's token embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The LLM's output layer."""
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replace the LLM's output layer."""
+        self.language_model.set_output_embeddings(value)
+
+    def get_decoder(self) -> PreTrainedModel:
+        """The LLM without its output layer."""
+        return self.language_model.get_decoder()
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Names and parameters that training changes: Resampler, cross-attention, page codes, PVE projection."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def encode_context(self, pixel_values: Tensor, ink_mask: Tensor) -> VisualContext:
+        """Read pages: `pixel_values` (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool -> visual tokens and summary."""
+        device = self.vision_tower.device
+        seen = encode(self.vision_tower, pixel_values.to(device), ink_mask.to(device))
+        reduced = self.resampler(seen.features.to(self.resampler.norm.weight.dtype), seen.mask)
+        page_mask_BP = seen.mask.any(-1)
+        tokens_BPKD = reduced.tokens
+        if self.page_positions is not None:
+            codes_BPD = self.page_positions(_pages_from_the_end(page_mask_BP, self.config.num_page_positions))
+            tokens_BPKD = tokens_BPKD + codes_BPD.unsqueeze(2)
+        states, mask = _compact(tokens_BPKD.flatten(1, 2), reduced.token_mask.flatten(1))
+        return VisualContext(states, mask, pool_pages(reduced.cls, page_mask_BP))
+
+    def project_context(self, states: Tensor) -> Tensor:
+        """Keys and values of all layers for a context (B,M,D) -> `cross_kv` (B, layers, 2, Hkv, M, Dh); once per context."""
+        return project_states(
+            self.language_model, states.to(cross_attentions(self.language_model)[0].k_proj.weight.dtype)
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        ink_mask: Tensor | None = None,
+        cross_states: Tensor | None = None,
+        cross_kv: Tensor | None = None,
+        cross_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        context_ids: Tensor | None = None,
+        context_keep: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> VistOutput:
+        """Next-token logits of the text, given the pages.
+
+        The context comes in one of three forms: `pixel_values` (B,P,H,W) with `ink_mask` (B,P,rows,cols); visual
+        tokens `cross_states` (B,M,D); or projected `cross_kv` (B, layers, 2, Hkv, M, Dh); the last two with
+        `cross_mask` (B,M) bool, True = in use. None of them: the stock LLM.
+        `labels` (B,T) gives `lm_loss`; with `context_ids` (B,L), the token ids of the context, and `context_keep`
+        (B,L) bool, those left by frequency-based masking, also `pve_loss`. `num_items_in_batch`, the labels in the
+        whole accumulated batch, scales both.
+        """
+        context = None
+        if pixel_values is not None and cross_states is None and cross_kv is None:
+            context = self.encode_context(pixel_values, _required(ink_mask))
+            cross_states, cross_mask = context.states, context.mask
+        if cross_states is not None or cross_kv is not None:
+            kwargs["cross_states"], kwargs["cross_kv"] = cross_states, cross_kv
+            kwargs["cross_mask"] = None if cross_mask is None else cross_mask[:, None, None, :]
+        output = self.language_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        losses = self._losses(output.logits, labels, context, context_ids, context_keep, num_items_in_batch)
+        return VistOutput(
+            logits=output.logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            **losses,
+        )
+
+    def _losses(
+        self,
+        logits: Tensor,
+        labels: Tensor | None,
+        context: VisualContext | None,
+        context_ids: Tensor | None,
+        context_keep: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> dict[str, Tensor]:
+        """Next-token loss, PVE and their sum, as far as their inputs are there (paper: loss = LM + 1 * PVE)."""
+        losses: dict[str, Tensor] = {}
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            losses["lm_loss"] = self.loss_function(
+                logits=logits, labels=labels, vocab_size=vocab_size, num_items_in_batch=num_items_in_batch
+            )
+        if context is not None and context_ids is not None and self.config.pve_weight > 0:
+            losses["pve_loss"] = self._pve(context, context_ids, context_keep)
+        if not losses:
+            return losses
+        total = losses.get("lm_loss", 0.0)
+        if "pve_loss" in losses:
+            share = 1.0 if labels is None else _share_of_batch(labels, num_items_in_batch)
+            total = total + self.config.pve_weight * share * losses["pve_loss"]
+        return {**losses, "loss": total}
+
+    def _pve(self, context: VisualContext, context_ids: Tensor, context_keep: Tensor | None) -> Tensor:
+        keep = torch.ones_like(context_ids, dtype=torch.bool) if context_keep is None else context_keep
+        text_BD = pool_text(self.get_input_embeddings(), context_ids, keep)
+        visual_BD = context.cls if self.pve_projection is None else self.pve_projection(context.cls)
+        valid_B = keep.any(-1) & context.mask.any(-1)
+        return pve_loss(visual_BD, text_BD, self.config.pve_temperature, valid_B, self.config.pve_normalize)
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Continue `input_ids`, given the pages; every option of transformers' `generate` works.
+
+        Pages (`pixel_values` with `ink_mask`) are encoded and projected once, before the first token; `cross_states`
+        or `cross_kv` with `cross_mask` may be passed instead to share a context between calls.
+        """
+        pixel_values, ink_mask = kwargs.pop("pixel_values", None), kwargs.pop("ink_mask", None)
+        states = kwargs.pop("cross_states", None)
+        if pixel_values is not None and states is None and kwargs.get("cross_kv") is None:
+            context = self.encode_context(pixel_values, _required(ink_mask))
+            states, kwargs["cross_mask"] = context.states, context.mask
+        if states is not None:
+            kwargs["cross_kv"] = self.project_context(states)
+        return super().generate(inputs, *args, **kwargs)
+
+
+def _load_llm(source: str | os.PathLike[str], dtype: Any, attn_implementation: str | None) -> PreTrainedModel:
+    """A causal LM from a Hub id or a folder. Raises VistError with one sentence when it cannot be read."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attn_implementation)
+    except (OSError, ValueError) as error:
+        raise VistError(f"Cannot load a language model from {str(source)!r}: {str(error).splitlines()[0]}") from error
+
+
+def _keep_weights(backbone: PreTrainedModel | None) -> None:
+    """Mark a finished backbone's weights, so that setting up the model around it does not draw them anew."""
+    for parameter in backbone.parameters() if backbone is not None else ():
+        parameter._is_hf_initialized = True
+
+
+def _required(ink_mask: Tensor | None) -> Tensor:
+    if ink_mask is None:
+        raise VistError("pixel_values came without ink_mask; pass both, as VistProcessor returns them.")
+    return ink_mask
+
+
+def _pages_from_the_end(page_mask_BP: Tensor, limit: int) -> Tensor:
+    """For each page how many real pages follow it, at most limit - 1 -> (B,P) int."""
+    following_BP = page_mask_BP.flip(1).long().cumsum(1).flip(1) - page_mask_BP.long()
+    return following_BP.clamp(max=limit - 1)
+
+
+def _compact(states_BMD: Tensor, mask_BM: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the tokens in use to the front of each sample, keep their order, cut off what no sample uses."""
+    longest = int(mask_BM.sum(1).max()) if mask_BM.numel() else 0
+    order_BM = (~mask_BM).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+    index = order_BM.unsqueeze(-1).expand(-1, -1, states_BMD.shape[-1])
+    return states_BMD.gather(1, index), mask_BM.gather(1, order_BM)
+
+
+def _share_of_batch(labels_BT: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | float:
+    """The part of an accumulated batch that these labels are, so that the parts of a mean loss add up to a mean."""
+    if num_items_in_batch is None:
+        return 1.0
+    return (labels_BT[:, 1:] != -100).sum() / num_items_in_batch
+
+
+AutoModelForImageTextToText.register(VistConfig, VistForConditionalGeneration, exist_ok=True)

@@ -1,0 +1,68 @@
+"""The two sizes of `vist-nano`: every number of their training.
+
+Owns configurations only. `nano` is trained on two CPU cores and is the released one; `nano_large` wants a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vist.train.context import ContextShape
+from vist.train.examples import ExampleMix
+from vist.train.nano import NanoRecipe
+from vist.train.reading import ReadingMix
+from vist.train.stage import StageConfig
+
+DOMAINS = {"books": 0.76, "encyclopedic": 0.09, "docs": 0.06, "code": 0.05, "math": 0.04}
+PROSE = {"books": 0.85, "encyclopedic": 0.15}
+
+
+def nano() -> NanoRecipe:
+    """4.2 M language model, 2.1 M TextViT."""
+    return NanoRecipe(
+        vocab_size=4096,
+        lm_width=256,
+        lm_layers=4,
+        lm_context=2048,
+        vit_width=192,
+        vit_layers=4,
+        domains=DOMAINS,
+        lm_mix=ExampleMix({"continue": 0.65, "recall": 0.2, "quote": 0.15}, DOMAINS),
+        lm_tokens=512,
+        lm=StageConfig(steps=900, batch_size=8, learning_rate=2.5e-3, beta2=0.95),
+        lm_long_mix=ExampleMix({"continue": 0.55, "recall": 0.3, "quote": 0.15}, DOMAINS),
+        lm_long_tokens=1024,
+        lm_long=StageConfig(steps=220, batch_size=4, learning_rate=7e-4, beta2=0.95),
+        reading_mix=ReadingMix({"vist": 0.55, "vist-9": 0.13, "vist-8": 0.13, "vist-7": 0.19}, DOMAINS),
+        reading=StageConfig(steps=1500, batch_size=16, learning_rate=1.2e-3, weight_decay=0.05, workers=1),
+        visual_tokens=64,
+        resampler_layers=1,
+        page_positions=16,
+        alignment_mix=ExampleMix({"continue": 0.7, "recall": 0.3}, PROSE),
+        alignment=StageConfig(steps=500, batch_size=16, learning_rate=1.5e-3, weight_decay=0.02),
+        read_back_mix=ExampleMix({"quote": 0.65, "recall": 0.35}, PROSE),
+        read_back_shape=ContextShape(distant=(150, 660), tokens=160),
+        read_back=StageConfig(steps=700, batch_size=16, learning_rate=1.5e-3, weight_decay=0.02),
+        context_mix=ExampleMix({"continue": 0.5, "recall": 0.35, "quote": 0.15}, PROSE),
+        context_shape=ContextShape(distant=(400, 2800), tokens=224),
+        context=StageConfig(steps=900, batch_size=16, learning_rate=1e-3, weight_decay=0.02),
+    )
+
+
+def nano_large() -> NanoRecipe:
+    """30 M language model, 14 M TextViT: the same stages, longer and wider, for a GPU."""
+    small = nano()
+    return replace(
+        small,
+        vocab_size=8192,
+        lm_width=512,
+        lm_layers=8,
+        vit_width=384,
+        vit_layers=8,
+        lm=replace(small.lm, steps=4000, batch_size=64, learning_rate=1.5e-3, workers=8),
+        lm_long=replace(small.lm_long, steps=800, batch_size=32, learning_rate=5e-4, workers=8),
+        reading=replace(small.reading, steps=3000, batch_size=64, learning_rate=8e-4, workers=8),
+        alignment=replace(small.alignment, steps=1500, batch_size=64, learning_rate=1e-3, workers=8),
+        read_back=replace(small.read_back, steps=2500, batch_size=64, learning_rate=1e-3, workers=8),
+        context=replace(small.context, steps=4000, batch_size=64, learning_rate=8e-4, workers=8),
+    )

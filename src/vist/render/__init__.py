@@ -1,0 +1,12 @@
+"""Text to pages: the first step of the way, on numpy, Pillow and fontTools alone.
+
+Reading order: `style` (what a page looks like), `pages` (what comes out), `layout` and `breaking` (where characters
+go), `atlas` and `fonts` (what they look like), `raster` (pixels). Nothing here imports torch.
+"""
+
+from vist.render.layout import Layout, layout
+from vist.render.loss import LossReport
+from vist.render.pages import Pages, iter_pages, render
+from vist.render.style import PAGE_STYLES, PageStyle
+
+__all__ = ["PAGE_STYLES", "Layout", "LossReport", "PageStyle", "Pages", "iter_pages", "layout", "render"]

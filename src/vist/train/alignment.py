@@ -1,0 +1,154 @@
+"""Dense local alignment: every visual token learns which text tokens lie in its part of the page.
+
+Owns: which tokens lie under which visual token, the two alignment losses, the data. Must not know about
+cross-attention.
+
+Shapes: X pages, K visual tokens per page, S naming slots, D width, V vocabulary, C cells of the whole batch.
+
+Decisions
+- Next-token loss alone is too thin a signal to teach a fresh Resampler where to look. The layout knows which text
+  tokens lie in which cell, so each visual token is contrasted (InfoNCE over all cells of the batch) with the mean of
+  the LLM's own embeddings of its tokens: PVE's loss, per visual token instead of per sample.
+- A second head names the cell's tokens in order, through the LLM's own embeddings: order inside a cell is what exact
+  recall needs, and a mean does not hold it. The head is thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from vist.model.vist import VistForConditionalGeneration
+from vist.render import Layout, PageStyle, layout, render
+from vist.train.corpus import PackedCorpus
+from vist.train.examples import ExampleMix, draw_example
+from vist.train.reading import patch_of
+from vist.vision.encoder import encode
+
+PAGE_CHARACTERS = 900
+IGNORED = -100
+
+
+def cell_tokens(
+    placed: Layout, ink: np.ndarray, text: str, offsets: np.ndarray, patch: int, group: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each text token lies on the first page: (cell, slot) of every token, -1 for one that is not drawn on it.
+
+    The cell is the visual token whose part of the reading order (`group` inked patches) holds the first visible
+    character of the text token; the slot counts the text tokens of a cell in order. `offsets` are (T, 2) characters.
+    """
+    starts = offsets[:, 0].copy()
+    leading_blank = np.array([text[start].isspace() for start in starts]) & (offsets[:, 1] - starts > 1)
+    starts += leading_blank
+    drawn = (placed.page[starts] == 0) & (placed.advance[starts] > 0)
+    rows, columns = ink.shape
+    rank = np.cumsum(ink.reshape(-1)) - 1
+    places = np.minimum(patch_of(placed, starts, patch, columns), rows * columns - 1)
+    cells = np.where(drawn & ink.reshape(-1)[places], rank[places] // group, -1)
+    slots = np.full(len(cells), -1)
+    seen: dict[int, int] = {}
+    for number, cell in enumerate(cells.tolist()):
+        if cell >= 0:
+            slots[number] = seen[cell] = seen.get(cell, -1) + 1
+    return cells, slots
+
+
+class AlignmentPages(Dataset):
+    """Pages with the text tokens of each cell, each a pure function of (seed, index)."""
+
+    def __init__(
+        self,
+        corpus: PackedCorpus,
+        tokenizer: PreTrainedTokenizerBase,
+        mix: ExampleMix,
+        style: PageStyle,
+        visual_tokens: int,
+        slots: int,
+        samples: int,
+        seed: int,
+    ):
+        self.corpus, self.tokenizer, self.mix, self.style = corpus, tokenizer, mix, style
+        self.visual_tokens, self.slots, self.samples, self.seed = visual_tokens, slots, samples, seed
+        self.group = -(-style.rows * style.cols // visual_tokens)
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self.seed, index))
+        text = draw_example(self.corpus, self.mix, rng, PAGE_CHARACTERS, 1).distant
+        return self.sample(text)
+
+    def sample(self, text: str) -> dict[str, np.ndarray]:
+        """The first page of a text: pixels (H, W), ink (rows, cols), tokens (K, S) with IGNORED in empty slots."""
+        pages = render(text, self.style)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = np.array(encoded.input_ids), np.array(encoded.offset_mapping)
+        placed = layout(text, self.style)
+        cells, slots = cell_tokens(placed, pages.ink[0], text, offsets, self.style.row_height, self.group)
+        tokens = np.full((self.visual_tokens, self.slots), IGNORED)
+        fits = (cells >= 0) & (slots < self.slots)
+        tokens[cells[fits], slots[fits]] = ids[fits]
+        return {"pixels": pages.pixels[0], "ink": pages.ink[0], "tokens": tokens}
+
+
+def collate_cells(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """`pixel_values` (X, 1, H, W), `ink_mask` (X, 1, rows, cols), `labels` (X, K, S): one page per sample."""
+    stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in ("pixels", "ink", "tokens")}
+    return {"pixel_values": stacked["pixels"][:, None], "ink_mask": stacked["ink"][:, None], "labels": stacked["tokens"]}
+
+
+class Aligner(nn.Module):
+    """A VIST model's Resampler with the two alignment losses, in the shape that the Trainer expects."""
+
+    def __init__(self, model: VistForConditionalGeneration, slots: int, temperature: float = 0.07):
+        super().__init__()
+        width, states = model.get_input_embeddings().embedding_dim, model.config.resampler_size
+        self.model, self.slots, self.temperature = model, slots, temperature
+        self.contrast = nn.Linear(states, width)
+        self.naming = nn.Sequential(nn.Linear(states, 2 * width), nn.GELU(), nn.Linear(2 * width, slots * width))
+
+    def forward(
+        self, pixel_values: torch.Tensor, ink_mask: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """InfoNCE per cell plus the naming loss; also how often the right cell and the right token come first."""
+        seen = encode(self.model.vision_tower, pixel_values, ink_mask)
+        states = self.model.resampler(seen.features, seen.mask).tokens[:, 0]
+        used = (labels != IGNORED).any(-1)
+        states_CD, tokens_CS = states[used], labels[used]
+        embeddings = self.model.get_input_embeddings().weight
+        contrast_loss, cell_accuracy = self._contrast(states_CD, tokens_CS, embeddings)
+        naming_loss, token_accuracy = self._name(states_CD, tokens_CS, embeddings)
+        return {
+            "loss": contrast_loss + naming_loss,
+            "contrast_loss": contrast_loss,
+            "naming_loss": naming_loss,
+            "cell_accuracy": cell_accuracy,
+            "token_accuracy": token_accuracy,
+        }
+
+    def _contrast(
+        self, states_CD: torch.Tensor, tokens_CS: torch.Tensor, embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        there = (tokens_CS != IGNORED)[..., None]
+        mean_CD = (embeddings[tokens_CS.clamp(min=0)] * there).sum(1) / there.sum(1)
+        visual, text = F.normalize(self.contrast(states_CD), dim=-1), F.normalize(mean_CD, dim=-1)
+        scores = (visual @ text.T / self.temperature).float()
+        target = torch.arange(len(scores), device=scores.device)
+        return F.cross_entropy(scores, target), (scores.argmax(-1) == target).float().mean()
+
+    def _name(
+        self, states_CD: torch.Tensor, tokens_CS: torch.Tensor, embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        there = tokens_CS != IGNORED
+        named = self.naming(states_CD).unflatten(-1, (self.slots, -1))[there]
+        scores = (named @ embeddings.T).float()
+        wanted = tokens_CS[there]
+        return F.cross_entropy(scores, wanted), (scores.argmax(-1) == wanted).float().mean()

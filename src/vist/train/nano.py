@@ -1,0 +1,264 @@
+"""From a folder of text to a finished `vist-nano`, stage by stage.
+
+Owns the order of the stages and what each hands to the next. The numbers are a recipe's (`vist.recipes`).
+
+Decisions
+- A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
+  continues from its newest checkpoint. So one command, repeated as often as needed, always ends with the same model.
+- Stages: tokenizer -> language-model -> language-model-long (context extension) -> frequency -> text-vit -> alignment
+  -> read-back -> context -> model. Backbones are frozen from `alignment` on, as in the paper.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from vist.compress.frequency import TokenFrequency
+from vist.model.processing import VistProcessor
+from vist.model.vist import VistForConditionalGeneration
+from vist.render import PageStyle
+from vist.train.alignment import Aligner, AlignmentPages, collate_cells
+from vist.train.context import ContextSamples, ContextShape
+from vist.train.corpus import PackedCorpus
+from vist.train.examples import ExampleMix
+from vist.train.language_model import TextSequences, build_language_model
+from vist.train.reading import Reader, ReadingMix, ReadingPages, collate_pages
+from vist.train.stage import StageConfig, run_stage
+from vist.train.tokenizer import train_tokenizer
+from vist.vision.text_vit import TextViTConfig, TextViTModel
+
+NAMING_SLOTS = 6
+TOKENIZER_WINDOWS, TOKENIZER_WINDOW = 600, 20_000
+FREQUENCY_SAMPLES = 3_000
+STYLE = "vist"
+
+
+@dataclass(frozen=True)
+class NanoRecipe:
+    """Every choice of a `vist-nano`: shapes, mixes of examples, and how long each stage trains."""
+
+    vocab_size: int
+    lm_width: int
+    lm_layers: int
+    lm_context: int
+    vit_width: int
+    vit_layers: int
+    domains: Mapping[str, float]
+    lm_mix: ExampleMix
+    lm_tokens: int
+    lm: StageConfig
+    lm_long_mix: ExampleMix
+    lm_long_tokens: int
+    lm_long: StageConfig
+    reading_mix: ReadingMix
+    reading: StageConfig
+    visual_tokens: int
+    resampler_layers: int
+    page_positions: int
+    alignment_mix: ExampleMix
+    alignment: StageConfig
+    read_back_mix: ExampleMix
+    read_back_shape: ContextShape
+    read_back: StageConfig
+    context_mix: ExampleMix
+    context_shape: ContextShape
+    context: StageConfig
+    seed: int = 1
+
+
+class NanoRun:
+    """One run in one folder. Each stage is a method named in `STAGES`; inputs are read from earlier stages' folders."""
+
+    def __init__(self, recipe: NanoRecipe, data: Path, out: Path):
+        self.recipe, self.data, self.out = recipe, data, out
+        self.style = PageStyle.named(STYLE)
+
+    @cached_property
+    def corpus(self) -> PackedCorpus:
+        """The training split, packed once."""
+        return PackedCorpus.build(self.data, self.recipe.domains, "train", self.out / "corpus")
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The finished tokenizer."""
+        return AutoTokenizer.from_pretrained(self.final("tokenizer"))
+
+    def final(self, stage: str) -> Path:
+        """Folder of a finished stage."""
+        return self.out / stage / "final"
+
+    def train_tokenizer(self) -> None:
+        """Byte-level BPE on windows of the training split."""
+        tokenizer = train_tokenizer(
+            self._windows(TOKENIZER_WINDOWS, TOKENIZER_WINDOW), self.recipe.vocab_size, self.recipe.lm_context
+        )
+        self._finish("tokenizer", tokenizer.save_pretrained)
+
+    def train_language_model(self) -> None:
+        """Next-token training on short sequences."""
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        model = build_language_model(self.tokenizer, recipe.lm_width, recipe.lm_layers, recipe.lm_context)
+        self._train_text("language-model", model, recipe.lm_mix, recipe.lm_tokens, recipe.lm, recipe.seed)
+
+    def extend_language_model(self) -> None:
+        """Next-token training on sequences as long as full text in evaluation."""
+        recipe = self.recipe
+        model = LlamaForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
+        tokens, seed = recipe.lm_long_tokens, recipe.seed + 1
+        self._train_text("language-model-long", model, recipe.lm_long_mix, tokens, recipe.lm_long, seed)
+
+    def count_tokens(self) -> None:
+        """Token statistics for frequency-based masking, on pieces as long as a page."""
+        frequency = TokenFrequency(len(self.tokenizer))
+        for text in self._windows(FREQUENCY_SAMPLES, 700):
+            frequency.update(self.tokenizer(text, add_special_tokens=False).input_ids)
+        self._finish("frequency", lambda folder: frequency.save(Path(folder) / "token_frequency.safetensors"))
+
+    def train_text_vit(self) -> None:
+        """Teach the encoder to read."""
+        recipe = self.recipe
+        config = TextViTConfig(
+            hidden_size=recipe.vit_width,
+            num_hidden_layers=recipe.vit_layers,
+            num_attention_heads=recipe.vit_width // 64,
+            intermediate_size=4 * recipe.vit_width,
+        )
+        torch.manual_seed(recipe.seed)
+        encoder = TextViTModel(config)
+        pages = ReadingPages(self.corpus, config, recipe.reading_mix, recipe.reading.samples, recipe.seed + 2)
+        run_stage(Reader(encoder), pages, collate_pages, recipe.reading, self.out / "text-vit", recipe.seed)
+        self._finish("text-vit", encoder.save_pretrained)
+
+    def align(self) -> None:
+        """Dense local alignment of the Resampler."""
+        recipe = self.recipe
+        model = self._untrained()
+        pages = AlignmentPages(
+            self.corpus,
+            self.tokenizer,
+            recipe.alignment_mix,
+            self.style,
+            recipe.visual_tokens,
+            NAMING_SLOTS,
+            recipe.alignment.samples,
+            recipe.seed + 3,
+        )
+        aligner = Aligner(model, NAMING_SLOTS)
+        run_stage(aligner, pages, collate_cells, recipe.alignment, self.out / "alignment", recipe.seed)
+        self._finish("alignment", model.save_pretrained)
+
+    def read_back(self) -> None:
+        """Warm-up of the cross-attention: quote and recall what one page says."""
+        recipe = self.recipe
+        stage = (recipe.read_back_mix, recipe.read_back_shape, recipe.read_back, recipe.seed + 4)
+        self._train_context("read-back", "alignment", *stage)
+
+    def train_context(self) -> None:
+        """The paper's objective, next token + PVE, over several pages, with recall and quotation mixed in."""
+        recipe = self.recipe
+        stage = (recipe.context_mix, recipe.context_shape, recipe.context, recipe.seed + 5)
+        self._train_context("context", "read-back", *stage)
+
+    def assemble(self) -> None:
+        """The finished model with its processor and token statistics, in shards small enough for a package."""
+        model = self._trained("context")
+
+        def save(folder: Path) -> None:
+            model.save_pretrained(folder, max_shard_size="14MB")
+            VistProcessor(self.tokenizer, style=self.style).save_pretrained(folder)
+            shutil.copy(self.final("frequency") / "token_frequency.safetensors", folder)
+
+        self._finish("model", save)
+
+    def _windows(self, count: int, characters: int) -> Iterator[str]:
+        rng = np.random.default_rng(self.recipe.seed)
+        return (self.corpus.window(rng, self.recipe.domains, characters) for _ in range(count))
+
+    def _train_text(
+        self, stage: str, model: LlamaForCausalLM, mix: ExampleMix, tokens: int, config: StageConfig, seed: int
+    ) -> None:
+        data = TextSequences(self.corpus, self.tokenizer, mix, tokens, config.samples, seed)
+        run_stage(model, data, data.collate, config, self.out / stage, seed)
+        self._finish(stage, model.save_pretrained)
+
+    def _untrained(self) -> VistForConditionalGeneration:
+        torch.manual_seed(self.recipe.seed)
+        llm = LlamaForCausalLM.from_pretrained(self.final("language-model-long"), dtype=torch.float32)
+        encoder = TextViTModel.from_pretrained(self.final("text-vit"), dtype=torch.float32)
+        return VistForConditionalGeneration.from_backbones(
+            llm,
+            encoder,
+            num_visual_tokens=self.recipe.visual_tokens,
+            reducer="local",
+            resampler_layers=self.recipe.resampler_layers,
+            resampler_heads=self.recipe.lm_width // 64,
+            num_page_positions=self.recipe.page_positions,
+            pve_normalize=True,
+            style=STYLE,
+        )
+
+    def _trained(self, stage: str) -> VistForConditionalGeneration:
+        return VistForConditionalGeneration.from_pretrained(self.final(stage), dtype=torch.float32)
+
+    def _train_context(
+        self, stage: str, start: str, mix: ExampleMix, shape: ContextShape, config: StageConfig, seed: int
+    ) -> None:
+        model = self._trained(start)
+        importance = TokenFrequency.load(self.final("frequency") / "token_frequency.safetensors").importance()
+        data = ContextSamples(
+            self.corpus, self.tokenizer, self.style, mix, shape, importance, config.samples, seed
+        )
+        run_stage(model, data, data.collate, config, self.out / stage, seed)
+        self._finish(stage, model.save_pretrained)
+
+    def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
+        part = self.out / stage / "final.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save(part)
+        os.replace(part, self.final(stage))
+
+
+STAGES: dict[str, Callable[[NanoRun], None]] = {
+    "tokenizer": NanoRun.train_tokenizer,
+    "language-model": NanoRun.train_language_model,
+    "language-model-long": NanoRun.extend_language_model,
+    "frequency": NanoRun.count_tokens,
+    "text-vit": NanoRun.train_text_vit,
+    "alignment": NanoRun.align,
+    "read-back": NanoRun.read_back,
+    "context": NanoRun.train_context,
+    "model": NanoRun.assemble,
+}
+
+
+def train_nano(recipe: NanoRecipe, data: Path, out: Path, until: str | None = None) -> Path:
+    """Run every stage that is not finished yet, up to and including `until` (default: all).
+
+    Args:
+        recipe: all numbers.
+        data: a folder with `corpus/<domain>/<split>*.parquet` (or the domains directly in it).
+        out: the run's folder: checkpoints, loss logs, finished stages.
+        until: name of the last stage to run.
+
+    Raises:
+        VistError: the data has not that layout or cannot be read.
+    """
+    run = NanoRun(recipe, data, out)
+    for name, stage in STAGES.items():
+        if not run.final(name).exists():
+            stage(run)
+        if name == until:
+            break
+    return run.final(until or "model")
+

@@ -1,0 +1,142 @@
+"""Teaching TextViT to read: pages with the characters of every patch as targets.
+
+Owns: reading targets, the data, the loss and the accuracy of reading. Must not know about LLMs.
+
+Shapes: X pages, N patches, S slots, A classes.
+
+Decisions
+- Targets are exact, from the layout: patch n names, in order, the characters whose centre lies in it.
+- Every style of the recipe and a share of random strings are mixed in: prose alone teaches to guess words, and what
+  must survive (numbers, names, identifiers) cannot be guessed.
+- Pages are also cut short, so that the encoder meets every amount of blank paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset
+
+from vist.render import Layout, PageStyle, layout, render
+from vist.train.corpus import PackedCorpus
+from vist.vision.text_vit import EMPTY, OTHER, TextViTConfig, TextViTModel
+
+PAGE_CHARACTERS = 1400  # more than the densest style holds
+
+
+@dataclass(frozen=True)
+class ReadingMix:
+    """What TextViT reads in training.
+
+    Attributes:
+        styles: weight of each named page style.
+        domains: weight of each corpus domain.
+        random_strings: share of pages that hold random strings instead of text.
+        short_pages: share of pages that are cut at a random length.
+    """
+
+    styles: Mapping[str, float]
+    domains: Mapping[str, float]
+    random_strings: float = 0.15
+    short_pages: float = 0.1
+
+
+def reading_targets(placed: Layout, text: str, config: TextViTConfig, page: int = 0) -> np.ndarray:
+    """(N, S) int64 classes of the characters of one page: 0 empty, 1 another character, 2.. place in the alphabet.
+
+    Characters without width (swallowed blanks, joiners) are not named. Characters beyond the last slot are left out.
+    """
+    rows, columns = config.grid
+    classes = {char: number for number, char in enumerate(config.alphabet, start=OTHER + 1)}
+    targets = np.full((rows * columns, config.slots), EMPTY)
+    here = np.flatnonzero((placed.page == page) & (placed.advance > 0))
+    cells = patch_of(placed, here, config.patch_size, columns)
+    used = np.zeros(rows * columns, dtype=np.int64)
+    for character, cell in zip(here.tolist(), cells.tolist(), strict=True):
+        if used[cell] < config.slots:
+            targets[cell, used[cell]] = classes.get(text[character], OTHER)
+            used[cell] += 1
+    return targets
+
+
+def patch_of(placed: Layout, characters: np.ndarray, patch: int, columns: int) -> np.ndarray:
+    """Reading-order number of the patch in which each of these characters has its centre."""
+    centre = placed.x[characters] + placed.advance[characters] // 2
+    return placed.row[characters] * columns + np.minimum(centre // patch, columns - 1)
+
+
+def random_text(rng: np.random.Generator, alphabet: str, length: int) -> str:
+    """Words of random characters: digits, hexadecimal, letters, or anything of the alphabet."""
+    pools = ("0123456789", "0123456789abcdef", alphabet[33:59] + alphabet[65:91], alphabet[1:95], alphabet[1:])
+    words: list[str] = []
+    while sum(map(len, words)) + len(words) < length:
+        pool = pools[rng.integers(len(pools))]
+        words.append("".join(pool[place] for place in rng.integers(0, len(pool), int(rng.integers(1, 12)))))
+    return " ".join(words)
+
+
+class ReadingPages(Dataset):
+    """Pages with their targets, each a pure function of (seed, index)."""
+
+    def __init__(self, corpus: PackedCorpus, config: TextViTConfig, mix: ReadingMix, samples: int, seed: int):
+        self.corpus, self.config, self.mix, self.samples, self.seed = corpus, config, mix, samples, seed
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self.seed, index))
+        names = list(self.mix.styles)
+        weights = np.array([self.mix.styles[name] for name in names])
+        style = PageStyle.named(names[rng.choice(len(names), p=weights / weights.sum())])
+        return page_sample(self._text(rng), style, self.config)
+
+    def _text(self, rng: np.random.Generator) -> str:
+        length = int(rng.integers(1, PAGE_CHARACTERS)) if rng.random() < self.mix.short_pages else PAGE_CHARACTERS
+        if rng.random() < self.mix.random_strings:
+            return random_text(rng, self.config.alphabet, length)
+        return self.corpus.window(rng, self.mix.domains, length)
+
+
+def page_sample(text: str, style: PageStyle, config: TextViTConfig) -> dict[str, np.ndarray]:
+    """The first page of a text: pixels (H, W) uint8, ink (N,) bool, targets (N, S)."""
+    pages = render(text, style)
+    targets = reading_targets(layout(text, style), text, config)
+    return {"pixels": pages.pixels[0], "ink": pages.ink[0].reshape(-1), "targets": targets}
+
+
+def collate_pages(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """`pixel_values` (X, H, W) uint8, `ink_mask` (X, N) bool, `labels` (X, N, S)."""
+    stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in ("pixels", "ink", "targets")}
+    return {"pixel_values": stacked["pixels"], "ink_mask": stacked["ink"], "labels": stacked["targets"]}
+
+
+class Reader(nn.Module):
+    """TextViT with its reading loss, in the shape that the Trainer expects."""
+
+    def __init__(self, encoder: TextViTModel):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(
+        self, pixel_values: torch.Tensor, ink_mask: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Cross-entropy over the slots of inked patches, and the share of characters named right."""
+        features = self.encoder(pixel_values, ink_mask)
+        logits = self.encoder.read_logits(features[ink_mask])
+        wanted = labels[ink_mask]
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())
+        right, total = reading_score(logits, wanted)
+        return {"loss": loss, "reading_accuracy": right / total.clamp(min=1)}
+
+
+def reading_score(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many characters are named right in their slot, and how many there are; empty slots do not count."""
+    there = targets != EMPTY
+    return ((logits.argmax(-1) == targets) & there).sum(), there.sum()

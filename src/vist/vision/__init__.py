@@ -1,0 +1,1 @@
+"""Pages in, features of their patches out: vision towers behind one interface."""

@@ -1,0 +1,163 @@
+"""One interface over the vision towers that read pages: CLIP, SigLIP, SigLIP2 and TextViT.
+
+Owns loading a tower, bringing pages into the form it was trained on, and the mapping of its output to features and
+mask. Does not know where pages come from nor what reads the features.
+
+Decisions
+- Only pages with ink go through the tower: they are gathered first and scattered back, so padding pages cost nothing.
+- Pixel values: every page is stretched to its own full contrast, darkest pixel 0 and brightest 1 (the paper
+  normalises per image), then shifted and scaled by the mean and deviation the tower was trained with. So any ink on
+  any paper looks alike, and a frozen tower gets the range it knows. TextViT takes the page as it is.
+- The ink mask reaches into the tower where its attention takes a mask (SigLIP2, TextViT); CLIP and SigLIP see the
+  blank patches, whose features are masked afterwards. The CLS feature of CLIP is dropped.
+- A page of another size than the tower's is resized (bilinear); the ink mask follows by max-pooling: a patch has ink
+  if any cell it overlaps has. SigLIP2 takes any size that is a multiple of its patch.
+- A tower without a trainable parameter runs without gradients.
+- B batch, P pages, X visible pages of the batch, N patches, H and W pixels, D width.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from vist.errors import VistError
+from vist.vision import text_vit  # noqa: F401  (registers TextViT with the Auto classes)
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_MEAN, SIGLIP_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+#: model_type of every supported tower -> (mean, deviation) of its training images; None = takes gray pages as they are.
+SUPPORTED_TOWERS: dict[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
+    "clip_vision_model": (CLIP_MEAN, CLIP_STD),
+    "siglip_vision_model": (SIGLIP_MEAN, SIGLIP_STD),
+    "siglip2_vision_model": (SIGLIP_MEAN, SIGLIP_STD),
+    "text_vit": None,
+}
+
+
+class PageFeatures(NamedTuple):
+    """What a tower saw: `features` (B,P,N,D), zero on padding pages and blank patches, and `mask` (B,P,N) bool."""
+
+    features: Tensor
+    mask: Tensor
+
+
+def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The vision part of a config; itself if it is one. Raises VistError for a tower that is not supported."""
+    config = getattr(config, "vision_config", config)
+    if config.model_type not in SUPPORTED_TOWERS:
+        raise VistError(
+            f"The vision tower {config.model_type!r} is not supported; use one of {', '.join(SUPPORTED_TOWERS)}."
+        )
+    return config
+
+
+def load_vision_tower(
+    source: str | os.PathLike[str] | PreTrainedConfig, dtype: torch.dtype | str | None = None
+) -> PreTrainedModel:
+    """A vision tower from a Hub id or folder (also of a whole CLIP or SigLIP model), or untrained from a config.
+
+    Raises VistError when the source holds no supported tower or cannot be read.
+    """
+    if isinstance(source, PreTrainedConfig):
+        return AutoModel.from_config(vision_config(source))
+    try:
+        config = vision_config(AutoConfig.from_pretrained(source))
+        return AutoModel.from_pretrained(source, config=config, dtype=dtype)
+    except OSError as error:
+        first_line = str(error).splitlines()[0]
+        raise VistError(f"Cannot load a vision tower from {str(source)!r}: {first_line}") from error
+
+
+def patch_grid(config: PreTrainedConfig, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of patches that the tower makes of a page of height x width pixels."""
+    if config.model_type == "siglip2_vision_model":
+        return max(1, round(height / config.patch_size)), max(1, round(width / config.patch_size))
+    if config.model_type == "text_vit":
+        return config.grid
+    side = config.image_size // config.patch_size
+    return side, side
+
+
+def num_patches(config: PreTrainedConfig) -> int:
+    """The largest number of patches that the tower makes of a page."""
+    if config.model_type == "siglip2_vision_model":
+        return config.num_patches
+    rows, columns = patch_grid(config, 0, 0)
+    return rows * columns
+
+
+def encode(tower: PreTrainedModel, pixel_values: Tensor, ink_mask: Tensor, pages_per_pass: int = 64) -> PageFeatures:
+    """Features of every patch of every page.
+
+    `pixel_values` (B,P,H,W) uint8 gray; `ink_mask` (B,P,rows,cols) bool on any grid over the page. At most
+    `pages_per_pass` pages are in the tower at once, which bounds the memory of long contexts.
+    Raises VistError when the two do not describe the same pages.
+    """
+    if pixel_values.ndim != 4 or ink_mask.ndim != 4 or pixel_values.shape[:2] != ink_mask.shape[:2]:
+        raise VistError(
+            f"Pages and ink mask do not match: pixel_values {tuple(pixel_values.shape)}, "
+            f"ink_mask {tuple(ink_mask.shape)}; expected (B,P,H,W) and (B,P,rows,cols)."
+        )
+    grid = patch_grid(tower.config, *pixel_values.shape[-2:])
+    visible_BP = ink_mask.flatten(2).any(-1)
+    ink_XN = F.adaptive_max_pool2d(ink_mask[visible_BP].float(), grid).flatten(1).bool()
+    mask_BPN = ink_XN.new_zeros(*visible_BP.shape, ink_XN.shape[1])
+    mask_BPN[visible_BP] = ink_XN
+    features_BPND = torch.zeros(*mask_BPN.shape, tower.config.hidden_size, dtype=tower.dtype, device=tower.device)
+    pages_XHW = pixel_values[visible_BP]
+    frozen = not any(parameter.requires_grad for parameter in tower.parameters())
+    with torch.no_grad() if frozen else nullcontext():
+        passes = zip(pages_XHW.split(pages_per_pass), ink_XN.split(pages_per_pass), strict=True)
+        parts = [_run(tower, pages, ink, grid).masked_fill(~ink[..., None], 0) for pages, ink in passes if len(pages)]
+        if parts:
+            features_BPND[visible_BP] = torch.cat(parts).to(features_BPND.dtype)
+    return PageFeatures(features_BPND, mask_BPN)
+
+
+def _run(tower: PreTrainedModel, pages_XHW: Tensor, ink_XN: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features (X,N,D) of visible pages, in reading order."""
+    kind = tower.config.model_type
+    if kind == "text_vit":
+        return tower(pages_XHW, ink_XN)
+    patch = tower.config.patch_size
+    images = normalize_pages(tower, pages_XHW, (grid[0] * patch, grid[1] * patch))
+    if kind == "siglip2_vision_model":
+        shapes = torch.tensor([grid] * len(images), device=images.device)
+        output = tower(_patchify(images, patch), pixel_attention_mask=ink_XN.int(), spatial_shapes=shapes)
+        return output.last_hidden_state
+    features = tower(images).last_hidden_state
+    return features[:, 1:] if kind == "clip_vision_model" else features
+
+
+def normalize_pages(tower: PreTrainedModel, pages_XHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Gray pages as the tower's input (X,C,H',W'): full contrast per page, resized, the tower's mean and deviation."""
+    gray = pages_XHW[:, None].float()
+    low, high = gray.amin((1, 2, 3), keepdim=True), gray.amax((1, 2, 3), keepdim=True)
+    gray = (gray - low) / (high - low).clamp(min=1)
+    if gray.shape[-2:] != size:
+        gray = F.interpolate(gray, size=size, mode="bilinear", align_corners=False, antialias=True)
+    statistics = SUPPORTED_TOWERS[tower.config.model_type]
+    assert statistics is not None
+    mean, std = (torch.tensor(values, device=gray.device).view(1, -1, 1, 1) for values in statistics)
+    return ((gray - mean) / std).to(tower.dtype)
+
+
+def _patchify(images_XCHW: Tensor, patch: int) -> Tensor:
+    """(X,C,H,W) -> (X,N,patch*patch*C), row by row, channels innermost: the order SigLIP2's image processor uses."""
+    pages, channels, height, width = images_XCHW.shape
+    blocks = images_XCHW.reshape(pages, channels, height // patch, patch, width // patch, patch)
+    return blocks.permute(0, 2, 4, 3, 5, 1).reshape(pages, -1, patch * patch * channels)
+
+
+def freeze(module: nn.Module) -> None:
+    """Take a whole module out of training: no gradients, evaluation mode."""
+    module.requires_grad_(False)
+    module.eval()

@@ -1,0 +1,76 @@
+"""What every test shares: few threads, fixed seeds, no network, and one way to ask for a system package.
+
+Owns settings that make the suite repeatable on any machine. Knows nothing about vist itself, so that tests of one
+folder never pay for the imports of another: torch is seeded only if a test file has imported it.
+
+Decisions
+- Two threads at most: tiny models are slower with more, and results stay the same on larger machines.
+- Connections to other machines fail at once with a sentence; the suite is meant to run without a network.
+- A missing system package skips a test on a developer's machine and fails it where CI=true, so that a test cannot
+  disappear from CI unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np  # noqa: E402 - thread settings must come first
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+settings.register_profile(
+    "vist", deadline=None, derandomize=IN_CI, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("vist")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Start every test from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> None:
+    """Refuse connections to other machines for the whole run."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        if host not in {"localhost", "127.0.0.1", "::1"}:
+            raise OSError(f"a test tried to connect to {address!r}; tests run without a network")
+        connect(self, address)
+
+    socket.socket.connect = local_only  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def requires_system() -> Callable[[bool, str], None]:
+    """Ask for something that only a system package provides: `requires_system(found, "fonts-noto-cjk")`.
+
+    Skips the test when `found` is false, and fails it instead where CI=true.
+    """
+
+    def require(found: bool, package: str) -> None:
+        if found:
+            return
+        sentence = f"needs the system package {package}"
+        if IN_CI:
+            pytest.fail(sentence + ", which CI must install (.ci/run)")
+        pytest.skip(sentence)
+
+    return require
