@@ -107,7 +107,7 @@ class PerceiverResampler(nn.Module):
         return Resampled(out[:, :, : self.num_visual_tokens], out[:, :, self.num_visual_tokens], token_mask)
 
     def start(self, features_XND: Tensor, mask_XN: Tensor) -> tuple[Tensor, Tensor]:
-        """First value of the K + 1 latents of each page, CLS last -> (X,K+1,D), and which of them are in use (X,K+1)."""
+        """First value of each page's K + 1 latents, CLS last -> (X,K+1,D), and which are in use (X,K+1)."""
         latents_LD = torch.cat([self.latents, self.cls_latent[None]])
         pages = features_XND.shape[0]
         return latents_LD.expand(pages, -1, -1), mask_XN.new_ones(pages, latents_LD.shape[0])

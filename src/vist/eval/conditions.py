@@ -84,5 +84,5 @@ def build_inputs(reader: Reader, condition: Condition, passages: Sequence[Passag
     tensors = reader.text_inputs(rows)
     if condition.has_pages:
         texts = [passage.wrong if condition is Condition.WRONG else passage.distant for passage in passages]
-        tensors |= reader.page_inputs([reader.draw(text) for text in texts])
+        tensors |= reader.page_inputs(texts)
     return Inputs(tensors, carried, dropped)

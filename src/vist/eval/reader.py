@@ -7,7 +7,7 @@ Decisions
 - A sequence starts with the tokenizer's start token; where a family has none, with its end-of-text token, so that the
   first token of a text has something before it and can be scored.
 - Padding is on the left, as for generation, so that the last tokens of all rows stand in one column.
-- Shapes: B batch, P pages, T text tokens, H and W pixels.
+- B batch, P pages, T text tokens, H and W pixels of a page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +38,7 @@ class Reader:
     @property
     def style(self) -> PageStyle:
         """The page style the model was trained on."""
-        return PageStyle.named(self.processor.style)
+        return self.processor.page_style
 
     @property
     def device(self) -> torch.device:
@@ -80,18 +79,9 @@ class Reader:
         """The pages of one text in the model's style."""
         return render(text, self.style)
 
-    def page_inputs(self, pages: Sequence[Pages]) -> dict[str, Tensor]:
-        """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch, shorter contexts padded blank."""
-        count = max((len(item.pixels) for item in pages), default=0)
-        style = self.style
-        pixels = np.full((len(pages), count, style.height, style.width), style.background, dtype=np.uint8)
-        ink = np.zeros((len(pages), count, style.rows, style.cols), dtype=bool)
-        for row, item in enumerate(pages):
-            pixels[row, : len(item.pixels)], ink[row, : len(item.pixels)] = item.pixels, item.ink
-        return {
-            "pixel_values": torch.from_numpy(pixels).to(self.device),
-            "ink_mask": torch.from_numpy(ink).to(self.device),
-        }
+    def page_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch of contexts."""
+        return dict(self.processor(context=list(texts)).to(self.device))
 
     def text_inputs(self, rows: Iterable[Sequence[int]]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B,T): start token before each row, padding on the left."""

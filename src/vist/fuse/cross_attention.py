@@ -67,7 +67,7 @@ class CrossAttention(nn.Module):
 
     @torch.no_grad()
     def copy_from(self, self_attn: nn.Module, input_layernorm: nn.Module) -> None:
-        """Start from the block's self-attention (paper: Q, K and V copied; only the first rows where states are narrower).
+        """Start from the block's self-attention (paper: Q, K, V copied; only the first rows where narrower).
 
         Visual states wider than the LLM start with their surplus inputs at zero. With the gate the output projection
         is copied too; without it stays at zero.

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,11 +59,12 @@ def insert_cross_attention(language_model: PreTrainedModel, options: CrossAttent
 
 
 def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder layers, first to last. Raises VistError where the model keeps them elsewhere than `decoder.layers`."""
+    """The decoder layers, first to last. Raises VistError where there is no `decoder.layers`."""
     layers = getattr(language_model.get_decoder(), "layers", None)
     if not isinstance(layers, nn.ModuleList):
         raise VistError(
-            f"{type(language_model).__name__} has no list of decoder layers; use one of {', '.join(SUPPORTED_FAMILIES)}."
+            f"{type(language_model).__name__} has no list of decoder layers; "
+            f"supported families: {', '.join(SUPPORTED_FAMILIES)}."
         )
     return layers
 
@@ -106,14 +108,18 @@ def _build(config: PreTrainedConfig, layer: nn.Module, slot: int, options: Cross
     cross.to(device=reference.device, dtype=reference.dtype)
     if not reference.is_meta:
         cross.copy_from(layer.self_attn, layer.input_layernorm)
-        for parameter in cross.parameters():
-            # The LLM's own weight initialisation would otherwise overwrite these when a model around it is set up.
-            parameter._is_hf_initialized = True
+        keep_weights(cross)
     return cross
 
 
+def keep_weights(module: nn.Module) -> None:
+    """Mark weights as final, so that setting up a model around them does not draw them anew."""
+    for parameter in module.parameters():
+        vars(parameter)["_is_hf_initialized"] = True
+
+
 def _forward(
-    self: nn.Module,
+    self: Any,
     hidden_states: Tensor,
     attention_mask: Tensor | None = None,
     position_ids: Tensor | None = None,

@@ -29,7 +29,7 @@ class VistConfig(PreTrainedConfig):
     num_visual_tokens: K, visual tokens per page (paper: 64).
     reducer: "perceiver" (paper) or "local" (latents start at their part of the reading order).
     resampler_layers, resampler_heads: depth and heads of the reducer (the paper is silent; Flamingo: 6 and 8).
-    resampler_size: width of visual tokens; default: the LLM's width.
+    resampler_size: width of visual tokens; 0 = the LLM's width.
     cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
     num_page_positions: 0 = none (paper); otherwise a learned code per page, counted from the last page backwards and
         clipped to this many.
@@ -48,7 +48,7 @@ class VistConfig(PreTrainedConfig):
     reducer: str = "perceiver"
     resampler_layers: int = 6
     resampler_heads: int = 8
-    resampler_size: int | None = None
+    resampler_size: int = 0
     cross_gate: bool = False
     cross_norm: bool = True
     num_page_positions: int = 0
@@ -62,7 +62,7 @@ class VistConfig(PreTrainedConfig):
         import_module("vist.model.vist")  # registers the model and the vision tower with the Auto classes
         self.text_config = _sub_config(self.text_config, "llama")
         self.vision_config = _sub_config(self.vision_config, "clip_vision_model")
-        if self.resampler_size is None:
+        if self.resampler_size == 0:
             self.resampler_size = self.text_config.hidden_size
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         # The base class would otherwise reset the attention kernel of backbones that are already running.

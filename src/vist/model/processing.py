@@ -84,10 +84,10 @@ class VistProcessor(ProcessorMixin):
         return self.tokenizer.batch_decode(sequences, **options)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a saved processor. Raises CheckpointError with one sentence when it is missing or unreadable."""
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except (OSError, TypeError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(
@@ -124,9 +124,7 @@ def _per_sample(context: str | Sequence[str | None] | None, prompts: int | None)
         return [context] * (prompts or 1)
     contexts = list(context)
     if prompts is not None and len(contexts) != prompts:
-        raise VistError(
-            f"Got {len(contexts)} contexts for {prompts} prompts; pass one per prompt (None for no context)."
-        )
+        raise VistError(f"Got {len(contexts)} contexts for {prompts} prompts; pass one per prompt (None for none).")
     return contexts
 
 

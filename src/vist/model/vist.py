@@ -11,7 +11,7 @@ Decisions
 - Visual tokens that no sample uses are cut off and the others moved to the front, so padding pages, blank space and
   short contexts cost nothing and change nothing.
 - Backbones are frozen from the start; whoever wants to train them says so with `requires_grad_`.
-- Loading is strict: a folder with a missing, truncated or misshapen weight is refused, never filled with random numbers.
+- Loading is strict: a missing, truncated or misshapen weight is refused, never replaced by random numbers.
 - B batch, P pages, N patches, K visual tokens per page, M visual tokens of the context, T text tokens, D width.
 """
 
@@ -40,7 +40,13 @@ from vist.compress.reducers import build_reducer
 from vist.compress.resampler import PerceiverResampler
 from vist.errors import VistError
 from vist.fuse.cross_attention import CrossAttention
-from vist.fuse.insert import CrossAttentionOptions, cross_attentions, insert_cross_attention, project_states
+from vist.fuse.insert import (
+    CrossAttentionOptions,
+    cross_attentions,
+    insert_cross_attention,
+    keep_weights,
+    project_states,
+)
 from vist.model.checkpoint import checked_loading
 from vist.model.configuration import VistConfig
 from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches
@@ -86,7 +92,8 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> None:
         super().__init__(config)
         for backbone in (language_model, vision_tower):
-            _keep_weights(backbone)
+            if backbone is not None:
+                keep_weights(backbone)
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
         config.text_config, config.vision_config = self.language_model.config, self.vision_tower.config
@@ -206,10 +213,9 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return VisualContext(states, mask, pool_pages(reduced.cls, page_mask_BP))
 
     def project_context(self, states: Tensor) -> Tensor:
-        """Keys and values of all layers for a context (B,M,D) -> `cross_kv` (B, layers, 2, Hkv, M, Dh); once per context."""
-        return project_states(
-            self.language_model, states.to(cross_attentions(self.language_model)[0].k_proj.weight.dtype)
-        )
+        """Keys and values of all layers, once per context: (B,M,D) -> `cross_kv` (B, layers, 2, Hkv, M, Dh)."""
+        dtype = cross_attentions(self.language_model)[0].k_proj.weight.dtype
+        return project_states(self.language_model, states.to(dtype))
 
     @can_return_tuple
     def forward(
@@ -323,12 +329,6 @@ def _load_llm(source: str | os.PathLike[str], dtype: Any, attn_implementation: s
         return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attn_implementation)
     except (OSError, ValueError) as error:
         raise VistError(f"Cannot load a language model from {str(source)!r}: {str(error).splitlines()[0]}") from error
-
-
-def _keep_weights(backbone: PreTrainedModel | None) -> None:
-    """Mark a finished backbone's weights, so that setting up the model around it does not draw them anew."""
-    for parameter in backbone.parameters() if backbone is not None else ():
-        parameter._is_hf_initialized = True
 
 
 def _required(ink_mask: Tensor | None) -> Tensor:

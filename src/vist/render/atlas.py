@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 
 from vist.render.fonts import FontStack, font_stack, sized_font
 from vist.render.style import PageStyle
@@ -38,10 +38,10 @@ RTL = 64
 LOST = 128  # not drawn as it is: `GlyphAtlas.loss` says how
 
 REPLACEMENT = 0xFFFD
-_NEWLINES = frozenset((0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029))
+NEWLINES = frozenset((0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029))
 _NO_BREAK = frozenset((0xA0, 0x2007, 0x202F))
 _INVISIBLE = frozenset((0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0))  # letters by category, drawn as nothing
-_JOINERS = frozenset((0x200C, 0x200D, 0xFE0E, 0xFE0F))
+JOINERS = frozenset((0x200C, 0x200D, 0xFE0E, 0xFE0F))
 _DASHES = frozenset((0x2D, 0x2010, 0x2012, 0x2013, 0x2014))
 _WIDE_RANGES = ((0x2E80, 0xA4CF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0xFF00, 0xFFEF), (0x20000, 0x3FFFF))
 # Blocks whose letters change form, place or order: Indic and South-East Asian, Tibetan, Mongolian, old Hangul.
@@ -57,7 +57,7 @@ def _within(code_point: int, ranges: tuple[tuple[int, int], ...]) -> bool:
 
 def classify(code_point: int) -> tuple[int, str]:
     """Return a code point's class bits and what is lost by drawing it ("" for nothing, if a font has it)."""
-    if code_point in _NEWLINES:
+    if code_point in NEWLINES:
         return BLANK | NEWLINE, ""
     if code_point == 0x09:
         return BLANK | TAB, ""
@@ -65,7 +65,9 @@ def classify(code_point: int) -> tuple[int, str]:
     category = unicodedata.category(char)
     if category in ("Cc", "Cs"):
         return 0, "replaced"
-    if code_point in _JOINERS or _within(code_point, _SHAPE_RANGES) or category in ("Mn", "Mc", "Me"):
+    if code_point in JOINERS:
+        return SHAPE, "dropped"  # alone it does nothing; in a shaped piece it is not lost
+    if _within(code_point, _SHAPE_RANGES) or category in ("Mn", "Mc", "Me"):
         return SHAPE, ""
     if category == "Cf" and unicodedata.bidirectional(char) != "AN" or code_point in _INVISIBLE:
         return 0, "dropped"
@@ -76,6 +78,12 @@ def classify(code_point: int) -> tuple[int, str]:
     if _within(code_point, _WIDE_RANGES):
         return WIDE, ""
     return (DASH if code_point in _DASHES else 0), ""
+
+
+@lru_cache(maxsize=1)
+def can_shape() -> bool:
+    """Tell whether this Pillow has raqm; on Linux that also takes the system's FriBiDi library."""
+    return bool(features.check("raqm"))
 
 
 class Bitmap(NamedTuple):
@@ -104,12 +112,27 @@ def draw(stack: FontStack, face: int, text: str, size: int, direction: str | Non
     return Bitmap(np.asarray(image.crop(box)), box[0] + left, box[1] + top, advance)
 
 
+class Cells(NamedTuple):
+    """A glyph as columns of a row, in the style's colours: (left + advance + right, height) uint8.
+
+    `left` and `right` count the columns of ink outside the advance box. `fits` is False for a glyph that was higher
+    than the row and had to be cut.
+    """
+
+    columns: np.ndarray
+    left: int
+    advance: int
+    right: int
+    fits: bool
+
+
 class GlyphAtlas:
     """The glyphs of one style, growing as texts bring new characters.
 
-    By code point (length 0x110000): `glyph_of` (-1 = not met yet), `class_of`. By glyph: `first_column` (of the
-    advance box), `advance`, `left` and `right` (columns of ink before and after the box), `face`. `columns` is
-    (columns, row_height) uint8. Glyph 0 is empty and is followed by a page's width of background columns.
+    By code point (length 0x110000): `glyph_of` (-1 = not met yet), `class_of`; `loss` names the kind for the LOST. By
+    glyph: `first_column` (of the advance box), `advance`, `left` and `right` (columns of ink before and after the
+    box). `columns` is (columns, row_height padded to 16) uint8. Glyph 0 is empty; the first columns, thrice a
+    page's width, are background: what a row can leave free, and an empty row below it.
     """
 
     def __init__(self, style: PageStyle):
@@ -121,72 +144,86 @@ class GlyphAtlas:
         self._lock = threading.Lock()
         self._levels = _levels(style)
         ascent, descent = sized_font(self.stack.paths[0], style.font_size).getmetrics()
-        self.baseline = (style.row_height - ascent - descent) // 2 + ascent
-        self._reserve()
-        self.blank_advance = max(draw(self.stack, 0, " ", style.font_size).advance, 1)
-
-    def _reserve(self) -> None:
-        width, pad = self.style.width, -self.style.row_height % 16
-        self.used_columns, self.used_glyphs = width, 1
-        self.columns = np.full((4096 + width, self.style.row_height + pad), self.style.background, np.uint8)
+        self._baseline = (style.row_height - ascent - descent) // 2 + ascent
+        self._used_columns, self._used_glyphs = 3 * style.width, 1
+        padded = style.row_height + -style.row_height % 16
+        self.columns = np.full((4096 + 3 * style.width, padded), style.background, np.uint8)
         self.first_column = np.zeros(1024, np.int64)
-        self.advance, self.left, self.right, self.face = (np.zeros(1024, np.int32) for _ in range(4))
+        self.advance = np.zeros(1024, np.int32)
+        self.left, self.right = np.zeros(1024, np.uint8), np.zeros(1024, np.uint8)
+        self._blank = max(draw(self.stack, 0, " ", style.font_size).advance, 1)
 
-    def learn(self, code_points: np.ndarray) -> None:
+    @property
+    def blank_advance(self) -> int:
+        """Width of a blank in pixels."""
+        return self._blank
+
+    def learn(self, codes: np.ndarray) -> None:
         """Draw and classify the code points that were not met yet."""
         with self._lock:
-            for code_point in np.unique(code_points).tolist():
-                if self.glyph_of[code_point] < 0:
-                    self._learn_one(code_point)
+            for code in np.unique(codes).tolist():
+                if self.glyph_of[code] < 0:
+                    self._learn_one(code)
 
-    def _learn_one(self, code_point: int) -> None:
-        bits, loss = classify(code_point)
-        if bits & NEWLINE and self.style.newline == "space":
-            bits ^= NEWLINE
+    def _learn_one(self, code: int) -> None:
+        bits, loss = classify(code)
+        folded = NEWLINE if self.style.newline == "space" else 0
+        folded |= TAB if self.style.tab_width == 1 else 0
+        if bits & folded:
+            bits, loss = BLANK, "folded"
         if loss == "dropped":
-            glyph = self._add_empty(0)
-        elif loss == "replaced":
-            glyph = self._drawn(REPLACEMENT)
-        elif bits & BLANK or unicodedata.category(chr(code_point)) == "Zs":
-            glyph = self._add_empty(self._blank_width(code_point, bits))
+            glyph = self._add(self._empty(0))
+        elif bits & BLANK or unicodedata.category(chr(code)) == "Zs":
+            glyph = self._add(self._empty(self._blank_width(code, bits)))
         else:
-            glyph = self._drawn(code_point)
-            if glyph < 0:
-                loss, glyph = "missing", self._drawn(REPLACEMENT)
+            found = None if loss == "replaced" else self._drawn(code)
+            if found is None:
+                loss = loss or "missing"
+                found = self._replacement()
+            elif bits & SHAPE and not can_shape():
+                loss = "unshaped"
+            glyph = self._add(found)
         if loss:
-            self.loss[code_point] = loss
+            self.loss[code] = loss
             bits |= LOST
-        self.class_of[code_point] = bits
-        self.glyph_of[code_point] = glyph  # last: another thread may look as soon as it is there
+        self.class_of[code] = bits
+        self.glyph_of[code] = glyph  # last: another thread may look as soon as it is there
 
-    def _blank_width(self, code_point: int, bits: int) -> int:
+    def _blank_width(self, code: int, bits: int) -> int:
         if bits & NEWLINE:
             return 0
-        if bits & TAB or code_point in _NEWLINES or not self.stack.covers(0, {code_point}):
-            return self.style.font_size if code_point == 0x3000 else self.blank_advance
-        return draw(self.stack, 0, chr(code_point), self.style.font_size).advance
+        if code == 0x3000:
+            return self.style.font_size
+        if code in NEWLINES or bits & TAB or not self.stack.covers(0, {code}):
+            return self._blank
+        return draw(self.stack, 0, chr(code), self.style.font_size).advance
 
-    def _drawn(self, code_point: int) -> int:
-        """Return the glyph of a code point from the first face that has ink for it; -1 when none has."""
-        if code_point == REPLACEMENT and self.glyph_of[code_point] >= 0:
-            return int(self.glyph_of[code_point])
-        for face in self.stack.covering(code_point):
-            glyph = self.add_text(face, chr(code_point))
-            if glyph is not None:
-                return glyph
-        return self._add_box() if code_point == REPLACEMENT else -1
-
-    def add_text(self, face: int, text: str, direction: str | None = None) -> int | None:
-        """Draw text as one glyph, at the style's size or the largest below it that fits a row; None without ink."""
+    def _drawn(self, code: int) -> Cells | None:
+        """Return the cells of a code point from the first face that has ink for it; None when none has."""
         style = self.style
-        for size in range(style.font_size, 0, -1):
-            bitmap = draw(self.stack, face, text, size, direction)
-            if not bitmap.ink.size:
-                return None
-            bitmap = self._inside_margins(bitmap)
-            if bitmap.ink.shape[0] <= style.row_height and bitmap.advance <= style.text_width:
-                break
-        return self._add(bitmap, face)
+        for face in self.stack.covering(code):
+            for size in range(style.font_size, 0, -1):
+                cells = self.cells(face, chr(code), size)
+                if cells is None:
+                    break
+                if (cells.fits and cells.advance <= style.text_width) or size == 1:
+                    return cells
+        return None
+
+    def _replacement(self) -> Cells:
+        """Return U+FFFD, or a hollow box where not even that has a glyph."""
+        drawn = self._drawn(REPLACEMENT)
+        if drawn is not None:
+            return drawn
+        size = max(self.style.font_size - 3, 4)
+        ink = np.full((size, size - 2), 255, np.uint8)
+        ink[1:-1, 1:-1] = 0
+        return self._cells(Bitmap(ink, 1, -size, size))
+
+    def cells(self, face: int, text: str, size: int, direction: str | None = None) -> Cells | None:
+        """Draw text as one glyph at a size; None when it leaves no ink. `direction` asks for shaping."""
+        bitmap = draw(self.stack, face, text, size, direction)
+        return self._cells(self._inside_margins(bitmap)) if bitmap.ink.size else None
 
     def _inside_margins(self, bitmap: Bitmap) -> Bitmap:
         """Widen the advance of a glyph whose ink would reach further out of its box than the margins are wide."""
@@ -195,49 +232,41 @@ class GlyphAtlas:
         reach = x + bitmap.ink.shape[1] - self.style.margin_right
         return bitmap._replace(x=x, advance=max(bitmap.advance + shift, reach, 1))
 
-    def _add_box(self) -> int:
-        """Add the hollow box that stands for U+FFFD when not even that has a glyph."""
-        size = max(self.style.font_size - 3, 3)
-        ink = np.full((size, size - 2), 255, np.uint8)
-        ink[1:-1, 1:-1] = 0
-        return self._add(Bitmap(ink, 1, -size, size), 0)
+    def _empty(self, advance: int) -> Cells:
+        return Cells(np.full((advance, self.columns.shape[1]), self.style.background, np.uint8), 0, advance, 0, True)
 
-    def _add_empty(self, advance: int) -> int:
-        return self._add(Bitmap(np.zeros((0, 0), np.uint8), 0, 0, advance), 0)
+    def _cells(self, bitmap: Bitmap) -> Cells:
+        height, width = bitmap.ink.shape
+        room, advance = self.style.row_height, bitmap.advance
+        left, right = max(-bitmap.x, 0), max(bitmap.x + width - advance, 0)
+        ink = np.zeros((left + advance + right, self.columns.shape[1]), np.uint8)
+        top = max(min(max(self._baseline + bitmap.y, 0), room - height), 0)
+        ink[left + bitmap.x : left + bitmap.x + width, top : min(top + height, room)] = bitmap.ink[:room].T
+        return Cells(self._levels[ink], left, advance, right, height <= room)
 
-    def _add(self, bitmap: Bitmap, face: int) -> int:
-        style, (height, width) = self.style, bitmap.ink.shape
-        left = max(-bitmap.x, 0) if width else 0
-        right = max(bitmap.x + width - bitmap.advance, 0) if width else 0
-        cells = np.zeros((left + bitmap.advance + right, self.columns.shape[1]), np.uint8)
-        if width:
-            top = min(max(self.baseline + bitmap.y, 0), style.row_height - height)
-            cells[left + bitmap.x : left + bitmap.x + width, top : top + height] = bitmap.ink.T
-        glyph, column = self.used_glyphs, self.used_columns
-        self._grow(glyph + 1, column + len(cells))
-        self.columns[column : column + len(cells)] = self._levels[cells]
-        self.first_column[glyph], self.advance[glyph] = column + left, bitmap.advance
-        self.left[glyph], self.right[glyph], self.face[glyph] = left, right, face
-        self.used_glyphs, self.used_columns = glyph + 1, column + len(cells)
-        return glyph
-
-    def _grow(self, glyphs: int, columns: int) -> None:
-        if glyphs > len(self.advance):
-            for name in ("first_column", "advance", "left", "right", "face"):
+    def _add(self, cells: Cells) -> int:
+        glyph, column = self._used_glyphs, self._used_columns
+        end = column + len(cells.columns)
+        while end > len(self.columns):
+            self.columns = np.concatenate([self.columns, np.zeros_like(self.columns)])
+        if glyph == len(self.advance):
+            for name in ("first_column", "advance", "left", "right"):
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
-        while columns > len(self.columns):
-            self.columns = np.concatenate([self.columns, np.zeros_like(self.columns)])
+        self.columns[column:end] = cells.columns
+        self.first_column[glyph], self.advance[glyph] = column + cells.left, cells.advance
+        self.left[glyph], self.right[glyph] = cells.left, cells.right
+        self._used_glyphs, self._used_columns = glyph + 1, end
+        return glyph
 
 
 def _levels(style: PageStyle) -> np.ndarray:
     """Return the pixel value for each coverage from 0 to 255."""
-    coverage = np.arange(256)
-    step = (style.foreground - style.background) * coverage
+    step = (style.foreground - style.background) * np.arange(256)
     return (style.background + np.round(step / 255)).astype(np.uint8)
 
 
 @lru_cache(maxsize=16)
 def glyph_atlas(style: PageStyle) -> GlyphAtlas:
-    """Return the atlas of a style; styles that differ only in name or page limit are equal to the cache by value."""
+    """Return the atlas of a style, shared by all who draw with it."""
     return GlyphAtlas(style)

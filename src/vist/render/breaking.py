@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vist.render.atlas import BLANK, DASH, NEWLINE, TAB, WIDE
+from vist.render.atlas import BLANK, DASH, NEWLINE, WIDE
 
 MAX_ROW = 4096
 
@@ -43,45 +43,42 @@ def find_words(classes: np.ndarray, glued: np.ndarray | None, present: int) -> W
 
     `glued` (n,) bool marks characters that stay with the one before them; `present` is the OR of all class bits.
     """
-    blank = (classes & BLANK).astype(bool)
-    begins = np.empty(len(classes), bool)
-    begins[0] = True
-    np.logical_and(blank[:-1], ~blank[1:], out=begins[1:])
+    blank = (classes & BLANK).view(bool)
+    turns = np.flatnonzero(blank[1:] != blank[:-1]) + 1  # where ink turns to blank or back
+    inked = int(not blank[0])
+    starts = np.append(0, turns[inked::2])
+    ends = turns[1 - inked :: 2] if inked else np.append(0, turns[1::2])
+    if not blank[-1]:
+        ends = np.append(ends, len(classes))
+    newlines = np.flatnonzero(classes & NEWLINE) if present & NEWLINE else None
+    cuts = _cuts(classes, blank, glued, present)
+    if newlines is not None:
+        after = newlines + 1
+        after = after[after < len(classes)]
+        cuts = np.union1d(cuts, after[blank[after]])  # a line that begins with ink begins a word already
+    if len(cuts):
+        starts = np.sort(np.concatenate([starts, cuts]), kind="stable")
+        ends = np.sort(np.concatenate([ends, cuts]), kind="stable")
+    return Words(starts, ends, _lines(starts, newlines))
+
+
+def _cuts(classes: np.ndarray, blank: np.ndarray, glued: np.ndarray | None, present: int) -> np.ndarray:
+    """Return the positions at which a row may break between two characters with ink, ascending."""
+    if not present & (WIDE | DASH):
+        return np.zeros(0, np.int64)
+    begins = np.zeros(len(classes), bool)
     if present & WIDE:
         wide = (classes & WIDE).astype(bool)
-        begins[1:] |= (wide[1:] | wide[:-1]) & ~blank[1:]
+        begins[1:] = wide[1:] | wide[:-1]
     if present & DASH:
-        begins[1:] |= _after_dash(classes, blank)
+        dashes = np.flatnonzero(classes & DASH)
+        dashes = dashes[(dashes > 0) & (dashes + 1 < len(classes))]
+        single = (classes[dashes - 1] | classes[dashes + 1]) & DASH == 0
+        begins[dashes[single] + 1] = ~blank[dashes[single] - 1]  # neither a leading minus nor a rule of dashes
     if glued is not None:
         begins &= ~glued
-    newlines = np.flatnonzero(classes & NEWLINE) if present & NEWLINE else None
-    if newlines is not None:
-        begins[newlines[newlines + 1 < len(begins)] + 1] = True
-    begins[0] = True
-    starts = np.flatnonzero(begins)
-    return Words(starts, _ink_ends(starts, blank), _lines(starts, newlines))
-
-
-def _after_dash(classes: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """Mark positions 1.. that follow a dash inside a word: neither a leading minus nor one before a blank."""
-    after = np.zeros(len(classes) - 1, bool)
-    dashes = np.flatnonzero(classes & DASH)
-    dashes = dashes[(dashes > 0) & (dashes + 1 < len(classes))]
-    inner = ~blank[dashes - 1] & ~blank[dashes + 1] & (classes[dashes + 1] & DASH == 0)
-    after[dashes[inner & (classes[dashes - 1] & DASH == 0)]] = True
-    return after
-
-
-def _ink_ends(starts: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    ends = np.append(starts[1:], len(blank))
-    trailing = blank[ends - 1]
-    if not trailing.any():
-        return ends
-    ends = ends - trailing
-    if not (blank[ends - 1] & (ends > starts)).any():
-        return ends
-    last_ink = np.maximum.accumulate(np.where(blank, -1, np.arange(len(blank))))
-    return np.maximum(last_ink[np.append(starts[1:], len(blank)) - 1] + 1, starts)
+    cuts = np.flatnonzero(begins)
+    return cuts[~(blank[cuts] | blank[cuts - 1])]
 
 
 def _lines(starts: np.ndarray, newlines: np.ndarray | None) -> np.ndarray:
@@ -128,3 +125,43 @@ def _break_word(words: Words, cum: np.ndarray, width: int, word: int, reach: np.
         else:
             position = min(bisect_right(widths, limit, position + 1) - 1, position + MAX_ROW)
         rows.append(position)
+
+
+def break_tabbed_rows(
+    words: Words, cum: np.ndarray, width: int, tabs: np.ndarray, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows as `break_rows` does, and by how many pixels each tab grows to reach its stop.
+
+    `tabs` are the positions of tabs, measured in `cum` as one blank each; stops are `stop` pixels apart in each row.
+    """
+    starts, reach, end = words.starts, cum[words.ends], len(cum) - 1
+    widths, growth = memoryview(cum), np.zeros(len(tabs), np.int64)
+    rows: list[int] = []
+    position = tab = 0
+    while position < end:
+        rows.append(position)
+        extra, floor = 0, position + 1
+        while True:
+            following = _row_stop(words, reach, widths, position, width - extra)
+            following = min(max(following, floor), position + MAX_ROW)
+            if tab == len(tabs) or tabs[tab] >= following:
+                break
+            at = int(tabs[tab])
+            growth[tab] = -(widths[at + 1] - widths[position] + extra) % stop
+            extra += int(growth[tab])
+            after = int(np.searchsorted(starts, at, side="right"))  # blanks behind the tab hang with it
+            floor = int(starts[after]) if after < len(starts) else end
+            tab += 1
+        position = following
+    return np.array(rows, np.int64), growth
+
+
+def _row_stop(words: Words, reach: np.ndarray, widths: memoryview, position: int, width: int) -> int:
+    """Return the first character of the row after the one that begins at `position`, were it `width` wide."""
+    starts, end = words.starts, len(widths) - 1
+    word = int(np.searchsorted(starts, position, side="right")) - 1
+    limit = widths[position] + width
+    following = min(int(np.searchsorted(reach, limit, side="right")), int(words.line[word]))
+    if following > word:
+        return int(starts[following]) if following < len(starts) else end
+    return bisect_right(widths, limit, position + 1) - 1

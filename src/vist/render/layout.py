@@ -7,7 +7,7 @@ Decisions
 - Every character of the input belongs to exactly one page and row, also when it leaves no ink: a blank that hangs at
   a row's end, a newline, an invisible character. So page spans join back to the input.
 - A text is laid out in blocks of `BLOCK` characters, small enough for the cache. Each block begins where a page
-  begins and gives away its last two pages to the next, so cutting changes nothing: one string, a file read in
+  begins and leaves its unfinished page to the next. Blocks depend on the text alone: one string, a file read in
   pieces and a stream of any chunk size give the same pages.
 - Only rows with right-to-left characters are put in visual order, after rows were broken in logical order.
 """
@@ -15,50 +15,77 @@ Decisions
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vist.errors import VistError
-from vist.render.atlas import BLANK, LOST, NEWLINE, SHAPE, TAB, GlyphAtlas, glyph_atlas
-from vist.render.breaking import Words, break_rows, find_words
+from vist.render.atlas import BLANK, LOST, NEWLINE, RTL, SHAPE, TAB, GlyphAtlas, can_shape, glyph_atlas
+from vist.render.breaking import Words, break_rows, break_tabbed_rows, find_words
+from vist.render.loss import LossReport
+from vist.render.shape import Run, shape_run
 from vist.render.style import PageStyle
+from vist.render.visual import reorder, running_base
 
-BLOCK = 1 << 15
+BLOCK = 1 << 15  # characters laid out at a time
+_LOOKAHEAD = 3  # rows behind a page that must be known before it is final
 
 
-@dataclass(frozen=True)
+@dataclass
 class Block:
     """The rows of a stretch of text that begins at the top of a page.
 
-    By character (n,): `codes` uint32, `classes` uint8, `glyph`, `advance`, `x` int32 (pixels, from the page's left
-    edge), `row` int64 (from the top of the first page). By row (R,): `row_start` int64 with n at its end (R + 1,),
-    `row_end` int64 the pixel at which its ink ends, 0 in a row without ink.
+    By character (n,): `codes` uint32, `classes` uint8, `glyph` int32 (0 in shaped pieces), `column` int64 (first of its
+    advance box in `columns`), `left` and `right` uint8 (columns of ink outside the box), `advance`, `x` int32 (pixels,
+    x from the page's left edge), `row` int64 (from the top of the first page). By row (R,): `row_start` int64 with n at
+    its end (R + 1,), `text_end` and `ink_end` int64, the pixels at which its advances and its ink end (0 without ink).
+    `order` (n,) lists the characters of every row from left to right; None when that is the reading order.
     """
 
     codes: np.ndarray
     classes: np.ndarray
     glyph: np.ndarray
+    column: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
     advance: np.ndarray
     x: np.ndarray
     row: np.ndarray
     row_start: np.ndarray
-    row_end: np.ndarray
+    text_end: np.ndarray
+    ink_end: np.ndarray
+    columns: np.ndarray
+    order: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
         """Rows in the block, the last page's missing ones not counted."""
-        return len(self.row_end)
+        return len(self.text_end)
 
     def pages(self, rows_per_page: int) -> int:
         """Pages the rows fill, the last one perhaps in part."""
         return -(-self.rows // rows_per_page)
 
+    def losses(self, atlas: GlyphAtlas) -> list[LossReport]:
+        """Return what each page lost; newlines and tabs that are drawn as blanks count as folded."""
+        counts: list[dict[tuple[str, int], int]] = [{} for _ in range(self.pages(atlas.style.rows))]
+        where = np.flatnonzero(self.classes & LOST)
+        keys = (self.row[where] // atlas.style.rows) << 21 | self.codes[where]
+        for key, count in zip(*(values.tolist() for values in np.unique(keys, return_counts=True)), strict=True):
+            code = key & 0x1FFFFF
+            counts[key >> 21][atlas.loss[code], code] = count
+        return [LossReport(count) for count in counts]
+
     def head(self, rows: int) -> Block:
         """Return the block of the first rows."""
         n = int(self.row_start[rows])
-        by_char = (self.codes, self.classes, self.glyph, self.advance, self.x, self.row)
-        return Block(*(values[:n] for values in by_char), self.row_start[: rows + 1], self.row_end[:rows])
+        cut = {name: getattr(self, name)[:n] for name in _BY_CHARACTER}
+        cut |= {"text_end": self.text_end[:rows], "ink_end": self.ink_end[:rows]}
+        order = None if self.order is None else self.order[:n]
+        return replace(self, **cut, row_start=self.row_start[: rows + 1], order=order)
+
+
+_BY_CHARACTER = ("codes", "classes", "glyph", "column", "left", "right", "advance", "x", "row")
 
 
 def code_points(text: str) -> np.ndarray:
@@ -66,66 +93,104 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def lay_block(text: str, atlas: GlyphAtlas) -> Block:
-    """Place all characters of a non-empty text that begins at the top of a page."""
-    style, codes = atlas.style, code_points(text)
-    glyph = atlas.glyph_of.take(codes)
-    if glyph.min() < 0:
-        atlas.learn(codes[glyph < 0])
-        glyph = atlas.glyph_of.take(codes)
-    classes = atlas.class_of.take(codes)
+def lay_block(text: str, atlas: GlyphAtlas, base: int | None = None) -> Block:
+    """Place all characters of a non-empty text that begins at the top of a page.
+
+    `base` is the direction (0 left-to-right, 1 right-to-left) of a paragraph that began before the text.
+    """
+    style = atlas.style
+    run = _look_up(code_points(text), atlas)
+    classes = run.classes
     present = int(np.bitwise_or.reduce(classes))
-    advance = atlas.advance.take(glyph)
     if present & BLANK:
-        _join_crlf(codes, classes, advance)
-    cum = np.zeros(len(codes) + 1, np.int64)
-    np.cumsum(advance, out=cum[1:])
-    words = find_words(classes, None, present)
-    row_start = np.append(break_rows(words, cum, style.text_width), len(codes))
+        _join_crlf(run)
+    if present & SHAPE and can_shape():
+        shape_run(run, text, atlas)
+    cum = _cumulate(run.advance)
+    words = find_words(classes, run.glued, present)
+    if present & TAB:
+        tabs = np.flatnonzero(classes & TAB)
+        rows, growth = break_tabbed_rows(words, cum, style.text_width, tabs, style.tab_width * atlas.blank_advance)
+        run.advance[tabs] += growth
+        cum = _cumulate(run.advance)
+    else:
+        rows = break_rows(words, cum, style.text_width)
+    row_start = np.append(rows, len(text))
     if style.newline == "blank" and present & NEWLINE:
         row_start = _insert_empty_rows(row_start, classes)
-    return _place(codes, classes, glyph, cum, row_start, words, atlas)
+    block = _place(run, cum, row_start, words, style.margin_left)
+    if present & RTL:
+        reorder(block, text, atlas, base)
+    return block
 
 
-def _join_crlf(codes: np.ndarray, classes: np.ndarray, advance: np.ndarray) -> None:
+def _look_up(codes: np.ndarray, atlas: GlyphAtlas) -> Run:
+    """Fetch class and glyph of every code point; mode "clip" spares `take` its range check, the tables have all."""
+    index = codes.astype(np.intp)
+    glyph = atlas.glyph_of.take(index, mode="clip")
+    if glyph.min() < 0:
+        atlas.learn(codes[glyph < 0])
+        glyph = atlas.glyph_of.take(index, mode="clip")
+    number = glyph.astype(np.intp)
+    return Run(
+        codes=codes,
+        classes=atlas.class_of.take(index, mode="clip"),
+        glyph=glyph,
+        column=atlas.first_column.take(number, mode="clip"),
+        left=atlas.left.take(number, mode="clip"),
+        right=atlas.right.take(number, mode="clip"),
+        advance=atlas.advance.take(number, mode="clip"),
+        columns=atlas.columns,
+    )
+
+
+def _cumulate(advance: np.ndarray) -> np.ndarray:
+    cum = np.zeros(len(advance) + 1, np.int64)
+    np.cumsum(advance, out=cum[1:])
+    return cum
+
+
+def _join_crlf(run: Run) -> None:
     """Make CR LF one newline: the CR keeps its place and loses its width and its effect."""
-    returns = np.flatnonzero(codes[:-1] == 0x0D)
-    returns = returns[codes[returns + 1] == 0x0A]
-    classes[returns] &= ~np.uint8(NEWLINE)
-    advance[returns] = 0
+    returns = np.flatnonzero(run.codes[:-1] == 0x0D)
+    returns = returns[run.codes[returns + 1] == 0x0A]
+    run.classes[returns] = BLANK
+    run.advance[returns] = 0
 
 
 def _insert_empty_rows(row_start: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Put an empty row before every row that follows a newline."""
-    inner = row_start[1:-1]
-    after = np.flatnonzero(classes[inner - 1] & NEWLINE) + 1
+    after = np.flatnonzero(classes[row_start[1:-1] - 1] & NEWLINE) + 1
     return np.insert(row_start, after, row_start[after])
 
 
-def _place(
-    codes: np.ndarray,
-    classes: np.ndarray,
-    glyph: np.ndarray,
-    cum: np.ndarray,
-    row_start: np.ndarray,
-    words: Words,
-    atlas: GlyphAtlas,
-) -> Block:
+def _place(run: Run, cum: np.ndarray, row_start: np.ndarray, words: Words, margin: int) -> Block:
     """Turn cumulative widths (n + 1,) and row starts (R + 1,) into positions; hanging blanks lose their width."""
     counts = np.diff(row_start)
     base = cum[row_start[:-1]]
     ink_stop = words.ends[np.searchsorted(words.starts, row_start[1:], side="left") - 1]
     ink_stop = np.minimum(ink_stop, row_start[1:])
     stop = np.maximum(cum[ink_stop], base)
-    row = np.repeat(np.arange(len(counts)), counts)
     limit = np.repeat(stop, counts)
     start = np.minimum(cum[:-1], limit)
     advance = (np.minimum(cum[1:], limit) - start).astype(np.int32)
-    x = (start - np.repeat(base - atlas.style.margin_left, counts)).astype(np.int32)
     length = stop - base
     last = _last_inked(ink_stop - 1, length > 0, advance)
-    row_end = np.where(length > 0, length + atlas.style.margin_left + atlas.right[glyph[last]], 0)
-    return Block(codes, classes, glyph, advance, x, row, row_start, row_end)
+    return Block(
+        codes=run.codes,
+        classes=run.classes,
+        glyph=run.glyph,
+        column=run.column,
+        left=run.left,
+        right=run.right,
+        advance=advance,
+        x=(start - np.repeat(base - margin, counts)).astype(np.int32),
+        row=np.repeat(np.arange(len(counts)), counts),
+        row_start=row_start,
+        text_end=length + margin,
+        ink_end=np.where(length > 0, length + margin + run.right[last], 0),
+        columns=run.columns,
+    )
 
 
 def _last_inked(last: np.ndarray, inked: np.ndarray, advance: np.ndarray) -> np.ndarray:
@@ -141,20 +206,21 @@ def _last_inked(last: np.ndarray, inked: np.ndarray, advance: np.ndarray) -> np.
 def lay_blocks(chunks: Iterable[str], atlas: GlyphAtlas) -> Iterator[tuple[str, Block]]:
     """Yield stretches of whole pages with their text, in order, from a text that comes in pieces of any size."""
     rows_per_page, rest, wanted = atlas.style.rows, "", BLOCK
+    base: int | None = None
     for piece in _pieces(chunks):
         rest += piece
-        if len(rest) < wanted:
-            continue
-        block = lay_block(rest, atlas)
-        keep = (block.pages(rows_per_page) - 2) * rows_per_page
-        if keep <= 0:  # so little fits a page only when its rows are full of blanks: look further before deciding
-            wanted += BLOCK
-            continue
-        block, wanted = block.head(keep), BLOCK
-        yield rest[: len(block.codes)], block
-        rest = rest[len(block.codes) :]
+        while len(rest) >= wanted:
+            block = lay_block(rest[:wanted], atlas, base)
+            keep = (block.rows - _LOOKAHEAD) // rows_per_page * rows_per_page
+            if keep <= 0:  # a page that holds so much has rows full of blanks: look further
+                wanted += BLOCK
+                continue
+            block, wanted = block.head(keep), BLOCK
+            stretch, rest = rest[: len(block.codes)], rest[len(block.codes) :]
+            base = running_base(stretch, base)
+            yield stretch, block
     if rest:
-        yield rest, lay_block(rest, atlas)
+        yield rest, lay_block(rest, atlas, base)
 
 
 def _pieces(chunks: Iterable[str]) -> Iterator[str]:
@@ -196,7 +262,7 @@ def ink_mask(block: Block, style: PageStyle) -> np.ndarray:
     """Return (P, rows, cols) bool: the cells from a row's start to the end of its last glyph."""
     pages = block.pages(style.rows)
     ends = np.zeros(pages * style.rows, np.int64)
-    ends[: block.rows] = block.row_end
+    ends[: block.rows] = block.ink_end
     return (np.arange(style.cols) * style.row_height < ends[:, None]).reshape(pages, style.rows, style.cols)
 
 
@@ -211,6 +277,8 @@ def layout(text: str, style: str | PageStyle = "vist") -> Layout:
 
     Raises VistError for a text that is no string, an unknown style, or more pages than the style's limit.
     """
+    if not isinstance(text, str):
+        raise VistError(f"layout() places a string and was given {type(text).__name__}: decode it or join it first.")
     style = PageStyle.named(style)
     atlas = glyph_atlas(style)
     by_char: list[tuple[np.ndarray, ...]] = []
@@ -226,7 +294,7 @@ def layout(text: str, style: str | PageStyle = "vist") -> Layout:
     if not by_char:
         none = np.zeros(0, np.int32)
         return Layout(style, *[none] * 5, np.zeros((0, 2), np.int64), np.zeros((0, style.rows, style.cols), bool))
-    return Layout(style, *(np.concatenate(parts) for parts in zip(*by_char)), np.concatenate(spans), np.concatenate(ink))
+    return Layout(style, *(np.concatenate(parts) for parts in zip(*by_char, strict=True)), np.concatenate(spans), np.concatenate(ink))
 
 
 def check_page_limit(pages: int, style: PageStyle, limit: int | None) -> None:

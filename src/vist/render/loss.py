@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from vist.errors import RenderLossError
 
@@ -32,21 +30,44 @@ _NAMED = 5  # code points that a sentence names
 
 @dataclass(frozen=True)
 class LossReport:
-    """How often each code point was lost, by kind.
+    """How often each code point was lost: `counts` maps (kind, code point) to a number of characters."""
 
-    `missing`: no font has a glyph; `replaced`: control characters and lone surrogates; `dropped`: invisible
-    characters; `unshaped`: drawn without the shaping their script needs; `folded`: newlines and tabs as blanks.
-    """
+    counts: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
-    missing: Counter[int] = field(default_factory=Counter)
-    replaced: Counter[int] = field(default_factory=Counter)
-    dropped: Counter[int] = field(default_factory=Counter)
-    unshaped: Counter[int] = field(default_factory=Counter)
-    folded: Counter[int] = field(default_factory=Counter)
+    def of(self, kind: str) -> dict[int, int]:
+        """Return {code point: count} of one kind, most frequent first."""
+        found = [(code, count) for (name, code), count in self.counts.items() if name == kind]
+        return dict(sorted(found, key=lambda item: (-item[1], item[0])))
+
+    @property
+    def missing(self) -> dict[int, int]:
+        """Code points that no font has a glyph for; drawn as U+FFFD."""
+        return self.of("missing")
+
+    @property
+    def replaced(self) -> dict[int, int]:
+        """Control characters and lone surrogates; drawn as U+FFFD."""
+        return self.of("replaced")
+
+    @property
+    def dropped(self) -> dict[int, int]:
+        """Invisible characters; they take no room on the page."""
+        return self.of("dropped")
+
+    @property
+    def unshaped(self) -> dict[int, int]:
+        """Characters drawn without the shaping or the order that their script needs."""
+        return self.of("unshaped")
+
+    @property
+    def folded(self) -> dict[int, int]:
+        """Newlines and tabs that the style draws as a blank."""
+        return self.of("folded")
 
     def count(self, *kinds: str) -> int:
         """Return the number of characters lost in the given kinds, in all that lose content when none is given."""
-        return sum(getattr(self, kind).total() for kind in kinds or KINDS[:-1])
+        wanted = kinds or KINDS[:-1]
+        return sum(count for (kind, _), count in self.counts.items() if kind in wanted)
 
     def __bool__(self) -> bool:
         return self.count() > 0
@@ -54,23 +75,20 @@ class LossReport:
     @staticmethod
     def total(reports: Iterable[LossReport]) -> LossReport:
         """Return the sum of reports."""
-        total = LossReport()
+        total: Counter[tuple[str, int]] = Counter()
         for report in reports:
-            for kind in KINDS:
-                getattr(total, kind).update(getattr(report, kind))
-        return total
+            total.update(report.counts)
+        return LossReport(total)
 
     def sentence(self) -> str:
         """Tell what was lost: counts by kind and the first code points of each."""
-        parts = [_phrase(kind, getattr(self, kind)) for kind in KINDS if getattr(self, kind)]
+        parts = [_phrase(kind, self.of(kind)) for kind in KINDS if self.of(kind)]
         return ("Lost: " + "; ".join(parts) + ".") if parts else "Nothing was lost."
 
     def to_dict(self) -> dict[str, dict[str, int]]:
         """Return {kind: {"U+XXXX": count}} with the kinds that occurred."""
         return {
-            kind: {f"U+{code:04X}": count for code, count in sorted(getattr(self, kind).items())}
-            for kind in KINDS
-            if getattr(self, kind)
+            kind: {f"U+{code:04X}": count for code, count in self.of(kind).items()} for kind in KINDS if self.of(kind)
         }
 
     def check(self) -> None:
@@ -82,27 +100,13 @@ class LossReport:
             )
 
 
-def _phrase(kind: str, counts: Counter[int]) -> str:
-    named = [_name(code) for code, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_NAMED]]
+def _phrase(kind: str, counts: dict[int, int]) -> str:
+    named = [_name(code) for code in list(counts)[:_NAMED]]
     more = ", ..." if len(counts) > _NAMED else ""
-    total = counts.total()
+    total = sum(counts.values())
     return f"{total} {'character' if total == 1 else 'characters'} {_MEANING[kind]}: {', '.join(named)}{more}"
 
 
 def _name(code: int) -> str:
     name = unicodedata.name(chr(code), "") if not 0xD800 <= code < 0xE000 else "SURROGATE"
     return f"U+{code:04X} {name}".rstrip()
-
-
-def count_losses(
-    codes: np.ndarray, where: np.ndarray, kind_of: dict[int, str], page: np.ndarray, pages: int
-) -> list[LossReport]:
-    """Return a report for each page from the positions `where` of lost characters and their page numbers `page`.
-
-    `codes` are the code points at those positions and `kind_of` names each one's kind.
-    """
-    reports = [LossReport() for _ in range(pages)]
-    assert len(codes) == len(where) == len(page)
-    for code, number in zip(codes.tolist(), page.tolist(), strict=True):
-        getattr(reports[number], kind_of[code])[code] += 1
-    return reports

@@ -17,7 +17,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -176,16 +176,51 @@ def render(
     if not isinstance(text, str):
         raise VistError(f"render() draws a string and was given {type(text).__name__}: decode it or join it first.")
     style = PageStyle.named(style)
-    limit = style.max_pages if max_pages is None else max_pages
-    atlas, parts, count = glyph_atlas(style), [], 0
-    for stretch, block in lay_blocks([text], atlas):
-        count += block.pages(style.rows)
-        if limit is None or count <= limit:  # beyond the limit pages are only counted, for the message
-            parts.append(_finish(stretch, block, atlas))
-    check_page_limit(count, style, limit)
-    pages = Pages.concatenate(parts, style)
-    _check_loss(pages, on_loss)
-    return pages
+    limit = style.max_pages if max_pages is None else replace(style, max_pages=max_pages).max_pages
+    atlas, canvas, needed = glyph_atlas(style), _Canvas(style, 8 + len(text) // 600), 0
+    for _, block in lay_blocks([text], atlas):
+        needed += block.pages(style.rows)
+        if limit is None or needed <= limit:  # beyond the limit pages are only counted, for the message
+            canvas.add(block, atlas)
+    check_page_limit(needed, style, limit)
+    return _checked(canvas.finish(text), on_loss)
+
+
+class _Canvas:
+    """Pages in the making, painted in place: room set aside for pages that do not come is never touched."""
+
+    def __init__(self, style: PageStyle, capacity: int):
+        self._style = style
+        self._count = self._characters = 0
+        self._pixels = np.empty((capacity, style.height, style.width), np.uint8)
+        self._ink = [np.zeros((0, style.rows, style.cols), bool)]
+        self._spans = [np.zeros((0, 2), np.int64)]
+        self._losses: list[LossReport] = []
+
+    def add(self, block: Block, atlas: GlyphAtlas) -> None:
+        """Paint the pages of a block behind those that are there."""
+        end = self._count + block.pages(self._style.rows)
+        if end > len(self._pixels):
+            old = self._pixels[: self._count]
+            self._pixels = np.empty((max(end, 2 * len(self._pixels)), *old.shape[1:]), np.uint8)
+            self._pixels[: self._count] = old
+        paint(block, self._style, self._pixels[self._count : end])
+        self._ink.append(ink_mask(block, self._style))
+        self._spans.append(page_spans(block, self._style) + self._characters)
+        self._losses.extend(block.losses(atlas))
+        self._count, self._characters = end, self._characters + len(block.codes)
+
+    def finish(self, text: str) -> Pages:
+        """Return what was painted as the pages of a text."""
+        assert len(text) == self._characters, "a character was laid out twice or not at all"
+        return Pages(
+            self._pixels[: self._count],
+            np.concatenate(self._ink),
+            np.concatenate(self._spans),
+            text,
+            self._style,
+            tuple(self._losses),
+        )
 
 
 def iter_pages(
@@ -201,9 +236,9 @@ def iter_pages(
     for stretch, block in lay_blocks(_chunks(source), atlas):
         count += block.pages(style.rows)
         check_page_limit(count, style, style.max_pages)
-        pages = _finish(stretch, block, atlas)
-        _check_loss(pages, on_loss)
-        yield pages
+        canvas = _Canvas(style, block.pages(style.rows))
+        canvas.add(block, atlas)
+        yield _checked(canvas.finish(stretch), on_loss)
 
 
 def _chunks(source: str | TextIO | Iterable[str]) -> Iterable[str]:
@@ -214,14 +249,9 @@ def _chunks(source: str | TextIO | Iterable[str]) -> Iterable[str]:
     return source
 
 
-def _finish(text: str, block: Block, atlas: GlyphAtlas) -> Pages:
-    style = atlas.style
-    losses = tuple(block.losses(atlas))
-    return Pages(paint(block, atlas), ink_mask(block, style), page_spans(block, style), text, style, losses)
-
-
-def _check_loss(pages: Pages, on_loss: OnLoss) -> None:
+def _checked(pages: Pages, on_loss: OnLoss) -> Pages:
     if on_loss not in ("report", "raise"):
         raise VistError(f'on_loss={on_loss!r} is not known: use "report" or "raise".')
     if on_loss == "raise":
         pages.loss.check()
+    return pages

@@ -58,6 +58,8 @@ class PageStyle:
             raise VistError(f"foreground and background are both {self.foreground}: nothing could be read, change one.")
         if not isinstance(self.font, str) or not self.font:
             raise VistError(f"font={self.font!r} is no font: give a bundled name or the path of a font file.")
+        if isinstance(self.fallback, str):
+            raise VistError(f"fallback={self.fallback!r} is one name: give a list of font names or paths.")
         if self.fallback is not None:  # a list, as JSON has it, would leave the style without a hash
             object.__setattr__(self, "fallback", tuple(self.fallback))
 

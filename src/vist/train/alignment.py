@@ -108,10 +108,15 @@ def collate_cells(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
 class Aligner(nn.Module):
     """A VIST model's Resampler with the two alignment losses, in the shape that the Trainer expects."""
 
+    embeddings: torch.Tensor
+
     def __init__(self, model: VistForConditionalGeneration, slots: int, temperature: float = 0.07):
         super().__init__()
-        width, states = model.get_input_embeddings().embedding_dim, model.config.resampler_size
-        self.model, self.slots, self.temperature = model, slots, temperature
+        embeddings = model.get_input_embeddings().weight.detach()
+        width, states = embeddings.shape[1], model.config.resampler_size
+        self.vision_tower, self.resampler = model.vision_tower, model.resampler
+        self.slots, self.temperature = slots, temperature
+        self.register_buffer("embeddings", embeddings.clone(), persistent=False)
         self.contrast = nn.Linear(states, width)
         self.naming = nn.Sequential(nn.Linear(states, 2 * width), nn.GELU(), nn.Linear(2 * width, slots * width))
 
@@ -119,13 +124,12 @@ class Aligner(nn.Module):
         self, pixel_values: torch.Tensor, ink_mask: torch.Tensor, labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """InfoNCE per cell plus the naming loss; also how often the right cell and the right token come first."""
-        seen = encode(self.model.vision_tower, pixel_values, ink_mask)
-        states = self.model.resampler(seen.features, seen.mask).tokens[:, 0]
+        seen = encode(self.vision_tower, pixel_values, ink_mask)
+        states = self.resampler(seen.features, seen.mask).tokens[:, 0]
         used = (labels != IGNORED).any(-1)
         states_CD, tokens_CS = states[used], labels[used]
-        embeddings = self.model.get_input_embeddings().weight
-        contrast_loss, cell_accuracy = self._contrast(states_CD, tokens_CS, embeddings)
-        naming_loss, token_accuracy = self._name(states_CD, tokens_CS, embeddings)
+        contrast_loss, cell_accuracy = self._contrast(states_CD, tokens_CS)
+        naming_loss, token_accuracy = self._name(states_CD, tokens_CS)
         return {
             "loss": contrast_loss + naming_loss,
             "contrast_loss": contrast_loss,
@@ -134,21 +138,17 @@ class Aligner(nn.Module):
             "token_accuracy": token_accuracy,
         }
 
-    def _contrast(
-        self, states_CD: torch.Tensor, tokens_CS: torch.Tensor, embeddings: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _contrast(self, states_CD: torch.Tensor, tokens_CS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         there = (tokens_CS != IGNORED)[..., None]
-        mean_CD = (embeddings[tokens_CS.clamp(min=0)] * there).sum(1) / there.sum(1)
+        mean_CD = (self.embeddings[tokens_CS.clamp(min=0)] * there).sum(1) / there.sum(1)
         visual, text = F.normalize(self.contrast(states_CD), dim=-1), F.normalize(mean_CD, dim=-1)
         scores = (visual @ text.T / self.temperature).float()
         target = torch.arange(len(scores), device=scores.device)
         return F.cross_entropy(scores, target), (scores.argmax(-1) == target).float().mean()
 
-    def _name(
-        self, states_CD: torch.Tensor, tokens_CS: torch.Tensor, embeddings: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _name(self, states_CD: torch.Tensor, tokens_CS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         there = tokens_CS != IGNORED
         named = self.naming(states_CD).unflatten(-1, (self.slots, -1))[there]
-        scores = (named @ embeddings.T).float()
+        scores = (named @ self.embeddings.T).float()
         wanted = tokens_CS[there]
         return F.cross_entropy(scores, wanted), (scores.argmax(-1) == wanted).float().mean()

@@ -59,8 +59,8 @@ def draw_example(
     kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
     text = corpus.window(rng, mix.domains, distant + (proximal if kind == "continue" else 0))
     if kind == "continue":
-        cut = text.rfind(" ", 0, distant) if len(text) > distant else len(text) // 2
-        return Example(kind, text[: max(cut, 0)], text[max(cut, 0) :])
+        cut = max(0, text.rfind(" ", 0, len(text) * distant // (distant + proximal)))
+        return Example(kind, text[:cut], text[cut:])
     if kind == "recall":
         return _recall(text, mix, rng, proximal)
     return Example(kind, text, _quotations(text, mix, rng, proximal))

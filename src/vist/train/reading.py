@@ -52,15 +52,16 @@ def reading_targets(placed: Layout, text: str, config: TextViTConfig, page: int 
 
     Characters without width (swallowed blanks, joiners) are not named. Characters beyond the last slot are left out.
     """
-    rows, columns = config.grid
+    (rows, columns), slots = config.grid, config.slots
     classes = {char: number for number, char in enumerate(config.alphabet, start=OTHER + 1)}
-    targets = np.full((rows * columns, config.slots), EMPTY)
+    targets = np.full((rows * columns, slots), EMPTY)
     here = np.flatnonzero((placed.page == page) & (placed.advance > 0))
     cells = patch_of(placed, here, config.patch_size, columns)
     used = np.zeros(rows * columns, dtype=np.int64)
     for character, cell in zip(here.tolist(), cells.tolist(), strict=True):
-        if used[cell] < config.slots:
-            targets[cell, used[cell]] = classes.get(text[character], OTHER)
+        if used[cell] < slots:
+            char = " " if text[character].isspace() else text[character]
+            targets[cell, used[cell]] = classes.get(char, OTHER)
             used[cell] += 1
     return targets
 

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import get_last_checkpoint
 
 from vist.errors import VistError
+from vist.train.optimizer import build_optimizer
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class StageConfig:
         accumulation: forward passes per optimizer step.
         learning_rate: peak; linear warm-up over `warmup` of the steps, then cosine to a tenth.
         warmup: share of the steps.
-        weight_decay: AdamW's.
-        beta2: AdamW's second moment decay (the first is 0.9).
+        weight_decay: decoupled, on matrices and embeddings.
+        beta2: decay of AdamW's second moment (the first is 0.9).
         clip: largest gradient norm.
         save_every: steps between checkpoints.
         workers: processes that draw, tokenize and render samples.
@@ -149,8 +150,6 @@ def training_arguments(config: StageConfig, folder: Path, seed: int) -> Training
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
         warmup_steps=max(1, round(config.warmup * config.steps)),
-        weight_decay=config.weight_decay,
-        adam_beta2=config.beta2,
         max_grad_norm=config.clip,
         bf16=bf16_is_fast(),
         save_steps=config.save_every,
@@ -179,6 +178,7 @@ def run_stage(
         args=training_arguments(config, folder, seed),
         train_dataset=dataset,
         data_collator=collate,
+        optimizers=(build_optimizer(model, config.learning_rate, config.weight_decay, config.beta2), None),
         callbacks=[_LossFile(folder / "losses.json"), *callbacks],
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))

@@ -1,0 +1,56 @@
+"""The table of verbs.
+
+Owns which verb is which function. Imports no heavy library: the verbs do, when they run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vist import __version__
+from vist.cli.demo import demo
+from vist.cli.doctor import doctor
+from vist.cli.evaluate import lm, recall
+from vist.cli.failures import guarded
+from vist.cli.generate import generate
+from vist.cli.render import render
+from vist.cli.train import train
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+def _group(help_text: str) -> typer.Typer:
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings=SETTINGS,
+        pretty_exceptions_enable=False,
+    )
+
+
+app = _group("Read long text at a fraction of the tokens: distant text becomes pages, pages become a few visual tokens.")
+evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
+
+for verb in (demo, render, generate, train, doctor):
+    app.command()(guarded(verb))
+for verb in (lm, recall):
+    evaluation.command()(guarded(verb))
+app.add_typer(evaluation, name="eval")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Read long text at a fraction of the tokens: distant text becomes pages, pages become a few visual tokens."""

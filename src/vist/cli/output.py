@@ -1,0 +1,85 @@
+"""What verbs print: tables on standard output, remarks on standard error.
+
+Owns the look of the tables. The figures come in the rows that also go into the JSON files.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Row = dict[str, Any]
+
+
+def console() -> Console:
+    """A console on standard output; without a terminal it is wide enough that tables keep their columns."""
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False, soft_wrap=False)
+
+
+def remark(message: str) -> None:
+    """A line for the person, on standard error, so that standard output holds results only."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def methods_table(rows: list[Row], scored: int) -> Table:
+    """Quality by condition and, where it was measured, cost."""
+    with_cost = all("flops" in row for row in rows)
+    columns = ["", "context tokens", "ratio", f"perplexity of the last {scored}"]
+    columns += ["FLOPs", "peak memory", "first token", "tokens/s"] if with_cost else []
+    table = _table(columns)
+    for row in rows:
+        cut = f" (-{row['dropped_tokens']:.0f})" if row["dropped_tokens"] else ""
+        cells = [f"{row['context_tokens']:.0f}{cut}", _ratio(row["ratio"])]
+        cells.append(f"{row['ppl']:.2f}  [{row['ppl_low']:.2f}, {row['ppl_high']:.2f}]".replace("[", "\\["))
+        cells += _cost(row) if with_cost else []
+        table.add_row(row["label"], *cells, style="bold" if row["name"] == "visual" else None)
+    return table
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _cost(row: Row) -> list[str]:
+    return [
+        f"{row['flops'] / 1e9:.2f} G",
+        f"{row['peak_bytes'] / 2**20:.0f} MiB (+{row['peak_rise_bytes'] / 2**20:.0f})",
+        f"{row['ttft_s'] * 1000:.0f} ms",
+        f"{row['tokens_per_s']:.1f}",
+    ]
+
+
+def differences_table(modelling: Row, labels: dict[str, str]) -> Table:
+    """Paired differences of the loss with their intervals, and the share of the full text's gain kept."""
+    table = _table(["nats per token", "difference", "95 % interval"])
+    for row in modelling["differences"]:
+        name = f"{labels[row['of']]} - {labels[row['minus']]}"
+        table.add_row(name, f"{row['estimate']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}")
+    kept = modelling["share_kept"]
+    table.add_row("share of the full text's gain kept", f"{kept['estimate']:.1%}", f"{kept['low']:.1%} to {kept['high']:.1%}")
+    return table
+
+
+def recall_table(rows: list[Row]) -> Table:
+    """Exact recall by condition, a column for each kind of fact."""
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    table = _table(["exact recall", *(f"{kind} (n = {_count(rows, kind)})" for kind in kinds)])
+    for method in dict.fromkeys(row["method"] for row in rows):
+        chosen = {row["kind"]: row for row in rows if row["method"] == method}
+        cells = [f"{chosen[kind]['exact']:.1%}  ({chosen[kind]['low']:.0%}-{chosen[kind]['high']:.0%})" for kind in kinds]
+        table.add_row(chosen[kinds[0]]["label"], *cells, style="bold" if method == "visual" else None)
+    return table
+
+
+def _count(rows: list[Row], kind: str) -> int:
+    return next(row["n"] for row in rows if row["kind"] == kind)
+
+
+def _table(columns: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
+    return table

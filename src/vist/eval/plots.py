@@ -1,0 +1,156 @@
+"""The report's plots as SVG text, one for a light page and one for a dark page.
+
+Owns colours and axes. Does not know where the figures come from: it reads the rows of `report.json`.
+
+Decisions
+- Figures are made without pyplot: no window system, nothing global.
+- The four conditions have one colour each in every plot, told apart also by colour-blind readers and by position.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+COLORS = {"none": "#8a8f98", "visual": "#0b7bc1", "wrong": "#d9822b", "full": "#2f9e6e"}
+INK = {"light": "#22252a", "dark": "#e6e8eb"}
+COSTS = (
+    ("flops", 1e-9, "GFLOPs to read"),
+    ("peak_bytes", 2**-20, "peak memory, MiB"),
+    ("ttft_s", 1e3, "first token, ms"),
+    ("tokens_per_s", 1, "tokens per second"),
+)
+Rows = Sequence[dict[str, Any]]
+
+
+def both_themes(draw: Callable[[Figure], None], size: tuple[float, float]) -> dict[str, str]:
+    """The plot as SVG text under "light" and "dark"; `draw` fills an empty figure of `size` inches."""
+    drawn = {}
+    for theme, ink in INK.items():
+        settings = {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink}
+        settings |= {"axes.edgecolor": ink, "svg.fonttype": "path", "svg.hashsalt": "vist", "font.size": 10}
+        with rc_context(settings):
+            figure = Figure(figsize=size, layout="constrained")
+            draw(figure)
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        drawn[theme] = buffer.getvalue()
+    return drawn
+
+
+def perplexity_plot(methods: Rows) -> dict[str, str]:
+    """Perplexity by condition with its interval."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        values = [row["ppl"] for row in methods]
+        below = [max(0, row["ppl"] - row["ppl_low"]) for row in methods]
+        above = [max(0, row["ppl_high"] - row["ppl"]) for row in methods]
+        _bars(axes, methods, values)
+        axes.errorbar(range(len(values)), values, yerr=[below, above], fmt="none", ecolor=axes.spines["left"].get_edgecolor(), capsize=4)
+        for place, (value, rise) in enumerate(zip(values, above, strict=True)):
+            axes.annotate(f"{value:.1f}", (place, value + rise), (0, 5), textcoords="offset points", ha="center")
+        axes.set_ylabel("perplexity")
+        low = min(row["ppl_low"] for row in methods)
+        axes.set_ylim(bottom=max(0, low * 0.8))
+        axes.margins(y=0.12)
+
+    return both_themes(draw, (6.4, 3.4))
+
+
+def recall_plot(rows: Rows) -> dict[str, str]:
+    """Exact recall by condition and kind of fact, with intervals."""
+    kinds = [kind for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "all"]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        width = 0.8 / len(methods)
+        for number, method in enumerate(methods):
+            chosen = [row for kind in kinds for row in rows if row["method"] == method and row["kind"] == kind]
+            places = [place + (number - (len(methods) - 1) / 2) * width for place in range(len(kinds))]
+            _shares(axes, chosen, places, width * 0.92, COLORS[method], chosen[0]["label"])
+        axes.set_xticks(range(len(kinds)), [f"{kind}s" for kind in kinds])
+        _share_axis(axes)
+        _legend(figure)
+
+    return both_themes(draw, (6.4, 3.6))
+
+
+def depth_plot(rows: Rows, labels: dict[str, str]) -> dict[str, str]:
+    """Exact recall by the page on which the fact stands, a line for each condition."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        pages = sorted({row["page"] for row in rows})
+        for method, label in labels.items():
+            chosen = sorted((row for row in rows if row["method"] == method), key=lambda row: row["page"])
+            axes.plot(
+                [row["page"] for row in chosen],
+                [row["exact"] for row in chosen],
+                color=COLORS[method],
+                marker="o",
+                label=label,
+                clip_on=False,
+            )
+        axes.set_xticks(pages)
+        axes.set_xlabel("page of the fact (the last one is the nearest)")
+        _share_axis(axes)
+        _legend(figure)
+
+    return both_themes(draw, (6.4, 3.6))
+
+
+def cost_plot(methods: Rows) -> dict[str, str]:
+    """FLOPs, memory, time to first token and speed by condition, a panel each."""
+
+    def draw(figure: Figure) -> None:
+        for axes, (key, scale, title) in zip(figure.subplots(2, 2).flat, COSTS, strict=True):
+            values = [row[key] * scale for row in methods]
+            _bars(axes, methods, values)
+            for place, value in enumerate(values):
+                axes.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (place, value), (0, 3), textcoords="offset points", ha="center")
+            axes.set_title(title, fontsize=10, loc="left")
+            axes.margins(y=0.15)
+
+    return both_themes(draw, (8.6, 5.2))
+
+
+def _bars(axes: Axes, methods: Rows, values: list[float]) -> None:
+    axes.bar(range(len(values)), values, width=0.62, color=[COLORS[row["name"]] for row in methods])
+    axes.set_xticks(range(len(values)), [row["label"].replace(" ", "\n", 1) for row in methods])
+    _clean(axes)
+
+
+def _shares(axes: Axes, rows: Rows, places: list[float], width: float, color: str, label: str) -> None:
+    values = [row["exact"] for row in rows]
+    errors = [
+        [max(0, row["exact"] - row["low"]) for row in rows],
+        [max(0, row["high"] - row["exact"]) for row in rows],
+    ]
+    axes.bar(places, values, width, color=color, label=label)
+    axes.errorbar(places, values, yerr=errors, fmt="none", ecolor=axes.spines["left"].get_edgecolor(), capsize=3)
+
+
+def _share_axis(axes: Axes) -> None:
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylabel("exact answers")
+    _clean(axes)
+
+
+def _clean(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)

@@ -1,0 +1,229 @@
+"""Exact recall: facts are planted in the distant text and asked for.
+
+Owns contexts with planted facts, the questions, what counts as exact, and the shares. Does not print or draw.
+
+Decisions
+- A question is the planted statement cut before its answer, after a blank line; the model answers by continuing it.
+- Exact means: the greedy continuation starts with a blank and the answer, and no letter or digit follows.
+- A context is encoded once for all its questions: pages are projected once and their keys and values repeated.
+- The control "wrong" shows the pages of the next context, which hold other facts of the same kinds.
+- Names and places come from the held-out split of `vist.train.facts`: no training text ever had them.
+- B batch, C contexts, F questions of a context, T text tokens, M visual tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vist.errors import VistError
+from vist.eval.bootstrap import wilson
+from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.reader import Reader
+from vist.eval.windows import count_pages, fill_pages, next_border
+from vist.render import layout
+from vist.train.facts import Fact, make_facts, plant
+
+KINDS = ("number", "name")
+_SLACK = 3  # tokens generated beyond the longest answer, so that what follows an answer is seen
+
+
+@dataclass(frozen=True)
+class RecallContext:
+    """A distant text with its planted facts; `depths` holds the page of each fact, the first page being 0."""
+
+    text: str
+    facts: tuple[Fact, ...]
+    depths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question under one condition; `dropped` text tokens of its context did not fit the LLM."""
+
+    condition: Condition
+    fact: Fact
+    depth: int
+    continuation: str
+    dropped: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether the continuation is the planted answer."""
+        return is_exact(self.continuation, self.fact.answer)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """All answers under all conditions, and the number of contexts and pages they come from."""
+
+    answers: tuple[Answer, ...]
+    contexts: int
+    pages: int
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Exact share by condition and kind, "all" included, under their stable keys (docs/json.md)."""
+        kinds = [kind for kind in KINDS if any(answer.fact.kind == kind for answer in self.answers)]
+        return [
+            {"method": condition.value, "label": condition.label, "kind": kind, **self._share(condition, kind)}
+            for condition in Condition
+            for kind in ["all", *kinds]
+        ]
+
+    def depth_rows(self) -> list[dict[str, Any]]:
+        """Exact share by condition and page, the first page being 1."""
+        counts: Counter[tuple[Condition, int]] = Counter()
+        hits: Counter[tuple[Condition, int]] = Counter()
+        for answer in self.answers:
+            counts[answer.condition, answer.depth] += 1
+            hits[answer.condition, answer.depth] += answer.exact
+        return [
+            {"method": condition.value, "page": depth + 1, **_shares(hits[condition, depth], number)}
+            for (condition, depth), number in sorted(counts.items(), key=lambda item: (item[0][0].value, item[0][1]))
+        ]
+
+    def _share(self, condition: Condition, kind: str) -> dict[str, Any]:
+        chosen = [a for a in self.answers if a.condition is condition and kind in ("all", a.fact.kind)]
+        return _shares(sum(answer.exact for answer in chosen), len(chosen))
+
+
+def _shares(hits: int, number: int) -> dict[str, Any]:
+    bounds = wilson(hits, number)
+    return {"exact": bounds.estimate, "low": bounds.low, "high": bounds.high, "n": number}
+
+
+def is_exact(continuation: str, answer: str) -> bool:
+    """Whether a continuation begins with a blank and the answer and then with no letter or digit."""
+    expected = f" {answer}"
+    following = continuation[len(expected) : len(expected) + 1]
+    return continuation.startswith(expected) and not following.isalnum()
+
+
+def plan_contexts(
+    reader: Reader,
+    texts: Sequence[str],
+    contexts: int,
+    facts: int,
+    pages: int,
+    kinds: Sequence[str] = KINDS,
+    seed: int = 0,
+) -> list[RecallContext]:
+    """`contexts` pieces of `texts`, evenly spread, each filling `pages` pages with `facts` facts planted in it.
+
+    Kinds alternate. Raises VistError for fewer than two contexts (a context's pages are the wrong ones of the one
+    before), no fact, an unknown kind, or texts too short for the pages.
+    """
+    _check(contexts, facts, kinds)
+    places = [(text, end) for text, share in _shared_out(texts, contexts) for end in _ends(text, share)]
+    planned = []
+    for number, (text, end) in enumerate(places):
+        base = fill_pages(text[: next_border(text, end)], pages, reader.style)
+        if count_pages(base, reader.style) < pages:
+            raise VistError(f"A text of {len(text)} characters does not fill {pages} pages; lower --pages.")
+        planned.append(_plant(reader, base, pages, _facts(facts, kinds, seed, number), (seed, number)))
+    return planned
+
+
+def _check(contexts: int, facts: int, kinds: Sequence[str]) -> None:
+    if contexts < 2:
+        raise VistError(f"Recall needs at least 2 contexts, got {contexts}: each is the other's wrong pages.")
+    if facts < 1:
+        raise VistError(f"Recall needs at least 1 fact in a context, got {facts}.")
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise VistError(f"Unknown kind of fact {unknown[0] if unknown else ''!r}; choose of {', '.join(KINDS)}.")
+
+
+def _shared_out(texts: Sequence[str], contexts: int) -> list[tuple[str, int]]:
+    """How many contexts each text gives: the same number each, the rest to the first ones."""
+    chosen = list(texts)[:contexts]
+    if not chosen:
+        raise VistError("There is no text to plant facts in; give at least one file that is not empty.")
+    return [(text, contexts // len(chosen) + (number < contexts % len(chosen))) for number, text in enumerate(chosen)]
+
+
+def _ends(text: str, count: int) -> Iterable[int]:
+    """`count` ends of pieces, the last one the end of the text, none in its first part."""
+    return (int(end) for end in np.linspace(len(text) / (count + 1), len(text), count).round()) if count > 1 else [len(text)]
+
+
+def _facts(count: int, kinds: Sequence[str], seed: int, number: int) -> list[Fact]:
+    rng = np.random.default_rng((seed, number, 1))
+    share = {kind: count // len(kinds) + (place < count % len(kinds)) for place, kind in enumerate(kinds)}
+    made = [fact for kind, wanted in share.items() for fact in make_facts(rng, "test", wanted, kind)]
+    return [made[place] for place in rng.permutation(len(made))]
+
+
+def _plant(reader: Reader, base: str, pages: int, facts: list[Fact], seed: tuple[int, int]) -> RecallContext:
+    """Plant the facts in as much of the end of `base` as lets the whole fit the pages."""
+    room = len(base) - sum(len(fact.statement) + 2 for fact in facts)
+    while room > 0:
+        start = next_border(base, len(base) - room)
+        text = plant(base[start:].lstrip(), facts, np.random.default_rng(seed))
+        spans = layout(text, reader.style).spans
+        if len(spans) <= pages:
+            places = [text.index(fact.statement) for fact in facts]
+            depths = np.searchsorted(spans[:, 1], places, side="right")
+            return RecallContext(text, tuple(facts), tuple(depths.tolist()))
+        room -= max(1, room // 100)
+    raise VistError(f"{len(facts)} facts leave no room for other text on {pages} pages; lower --facts or raise --pages.")
+
+
+def evaluate_recall(reader: Reader, contexts: Sequence[RecallContext], pages: int, batch_size: int = 4) -> Recall:
+    """Ask for every fact under the four conditions; `batch_size` contexts at a time."""
+    following = [*contexts[1:], contexts[0]]
+    pairs = list(zip(contexts, following, strict=True))
+    answers: list[Answer] = []
+    with tqdm(total=4 * len(pairs), desc="recall", unit="context", delay=2, leave=False) as progress:
+        for condition in Condition:
+            for start in range(0, len(pairs), batch_size):
+                batch = pairs[start : start + batch_size]
+                answers += ask(reader, condition, batch)
+                progress.update(len(batch))
+    return Recall(tuple(answers), len(contexts), pages)
+
+
+def ask(
+    reader: Reader, condition: Condition, pairs: Sequence[tuple[RecallContext, RecallContext]]
+) -> list[Answer]:
+    """The answers to all questions of a batch of (context, context shown as wrong)."""
+    asked = [(context, other, number) for context, other in pairs for number in range(len(context.facts))]
+    longest = max(len(reader.ids(f" {context.facts[number].answer}")) for context, _, number in asked)
+    passages = [
+        Passage(context.text, other.text, tuple(reader.ids(f"\n\n{context.facts[number].cue}")))
+        for context, other, number in asked
+    ]
+    without_pages = Condition.NONE if condition.has_pages else condition
+    inputs = build_inputs(reader, without_pages, passages, reserve=longest + _SLACK)
+    with torch.inference_mode():
+        visual = _visual_context(reader, condition, pairs) if condition.has_pages else {}
+        output = reader.model.generate(
+            **inputs.tensors, **visual, max_new_tokens=longest + _SLACK, do_sample=False, num_beams=1
+        )
+    new = output[:, inputs.tensors["input_ids"].shape[1] :]
+    texts = reader.tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [
+        Answer(condition, context.facts[number], context.depths[number], text, dropped)
+        for (context, _, number), text, dropped in zip(asked, texts, inputs.dropped_tokens, strict=True)
+    ]
+
+
+def _visual_context(
+    reader: Reader, condition: Condition, pairs: Sequence[tuple[RecallContext, RecallContext]]
+) -> dict[str, Tensor]:
+    """`cross_kv` and `cross_mask` with a row for each question, from one encoding of each context."""
+    shown = [(other if condition is Condition.WRONG else context).text for context, other in pairs]
+    context = reader.model.encode_context(**reader.page_inputs(shown))
+    questions = torch.tensor([len(context.facts) for context, _ in pairs], device=reader.device)
+    cross_kv = reader.model.project_context(context.states)
+    return {
+        "cross_kv": cross_kv.repeat_interleave(questions, dim=0),
+        "cross_mask": context.mask.repeat_interleave(questions, dim=0),
+    }

@@ -1,0 +1,113 @@
+"""Muon for matrices, AdamW for everything else, as one optimizer.
+
+Owns the update rule. Source: Muon (Jordan et al., 2024): momentum whose direction is made orthogonal by a
+Newton-Schulz iteration; scaled to AdamW's usual step size as in "Muon is scalable" (arXiv 2502.16982).
+
+Decisions
+- Small models on few tokens learn about twice as fast by it, which is what makes `vist-nano` trainable on two cores.
+- The iteration runs in fp32, matrices of one shape together: torch's own Muon casts to bf16, which a CPU without bf16
+  units only emulates, and does not take embeddings, norms and biases.
+- Embeddings, convolutions, heads over a vocabulary and vectors stay with AdamW.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+ITERATION = (3.4445, -4.7750, 2.0315)
+STEPS = 5
+
+
+def orthogonalize(matrices_XRC: Tensor) -> Tensor:
+    """Nearly orthogonal matrices with the singular vectors of the given ones, (X, R, C) -> (X, R, C)."""
+    a, b, c = ITERATION
+    flat = matrices_XRC.mT if matrices_XRC.shape[1] > matrices_XRC.shape[2] else matrices_XRC
+    flat = flat / (flat.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(STEPS):
+        gram = flat @ flat.mT
+        flat = a * flat + (b * gram + c * gram @ gram) @ flat
+    return flat.mT if matrices_XRC.shape[1] > matrices_XRC.shape[2] else flat
+
+
+class MuonAdamW(Optimizer):
+    """One optimizer with two kinds of parameter groups, told apart by their flag `muon`."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float, beta2: float):
+        super().__init__(list(groups), {"lr": lr, "weight_decay": weight_decay, "betas": (0.9, beta2), "eps": 1e-8})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in parameters:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            (self._muon if group["muon"] else self._adamw)(group, parameters)
+        return loss
+
+    def _muon(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for parameter in parameters:
+            shapes[parameter.shape].append(parameter)
+        for shape, same in shapes.items():
+            directions = orthogonalize(torch.stack([self._momentum(parameter) for parameter in same]))
+            scale = group["lr"] * 0.2 * max(shape) ** 0.5
+            for parameter, direction in zip(same, directions, strict=True):
+                parameter.sub_(direction, alpha=scale)
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state, grad = self.state[parameter], parameter.grad
+        assert grad is not None
+        buffer = state.setdefault("momentum", torch.zeros_like(parameter))
+        buffer.lerp_(grad, 0.05)
+        return grad.lerp(buffer, 0.95)  # Nesterov
+
+    def _adamw(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        beta1, beta2 = group["betas"]
+        for parameter in parameters:
+            state, grad = self.state[parameter], parameter.grad
+            assert grad is not None
+            if not state:
+                state["step"] = torch.zeros(())
+                state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["step"] += 1
+            state["mean"].lerp_(grad, 1 - beta1)
+            state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            step = state["step"].item()
+            size = (state["square"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
+            parameter.addcdiv_(state["mean"], size, value=-group["lr"] / (1 - beta1**step))
+
+
+def build_optimizer(model: nn.Module, lr: float, weight_decay: float, beta2: float) -> MuonAdamW:
+    """Muon for the weights of linear layers, AdamW with weight decay for embeddings, AdamW without for vectors.
+
+    Frozen parameters are left out. The output layer over a vocabulary counts as an embedding.
+    """
+    hidden, tables, vectors = [], [], []
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif id(parameter) in linear - embeddings and "head" not in name:
+            hidden.append(parameter)
+        else:
+            tables.append(parameter)
+    groups = [
+        {"params": hidden, "muon": True},
+        {"params": tables, "muon": False},
+        {"params": vectors, "muon": False, "weight_decay": 0.0},
+    ]
+    return MuonAdamW([group for group in groups if group["params"]], lr, weight_decay, beta2)

@@ -1,0 +1,184 @@
+"""Every supported LLM family with cross-attention inserted against the stock model: the definition of support."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
+
+from vist.errors import VistError
+from vist.fuse.insert import (
+    SUPPORTED_FAMILIES,
+    CrossAttentionOptions,
+    cross_attentions,
+    insert_cross_attention,
+    project_states,
+)
+
+TINY = {
+    "vocab_size": 61,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**TINY),
+    "mistral": MistralConfig(**TINY, sliding_window=4),
+    "qwen2": Qwen2Config(**TINY, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**TINY, head_dim=8),
+}
+
+
+def build(family, kernel="sdpa"):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[family]), attn_implementation=kernel).eval()
+
+
+def train(model):
+    """Stand-in for training: every inserted weight takes another value."""
+    for parameter in (p for sublayer in cross_attentions(model) for p in sublayer.parameters()):
+        nn.init.normal_(parameter, std=0.3)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    attention = torch.ones(2, 9, dtype=torch.long)
+    attention[1, :3] = 0
+    text = {"input_ids": torch.randint(1, 61, (2, 9)), "attention_mask": attention}
+    mask = torch.rand(2, 1, 1, 5) > 0.3
+    return text, {"cross_states": torch.randn(2, 5, 12), "cross_mask": mask}
+
+
+def test_every_supported_family_has_a_row():
+    assert set(CONFIGS) == set(SUPPORTED_FAMILIES)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("family", SUPPORTED_FAMILIES)
+@torch.no_grad()
+def test_untrained_equals_stock_bit_for_bit(family, gate, kernel, batch, tmp_path):
+    build(family, kernel).save_pretrained(tmp_path)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=kernel).eval()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=kernel).eval()
+    insert_cross_attention(model, CrossAttentionOptions(states_size=12, gate=gate))
+    text, context = batch
+    want = stock(**text).logits
+    assert torch.equal(model(**text).logits, want)
+    assert torch.equal(model(**text, **context).logits, want)
+    kv = project_states(model, context["cross_states"])
+    assert torch.equal(model(**text, cross_kv=kv, cross_mask=context["cross_mask"]).logits, want)
+
+
+@pytest.mark.parametrize("family", SUPPORTED_FAMILIES)
+@torch.no_grad()
+def test_trained_layers_read_the_context_and_stay_stock_without_one(family, batch):
+    stock, model = build(family), build(family)
+    insert_cross_attention(model, CrossAttentionOptions(states_size=12))
+    train(model)
+    text, context = batch
+    assert torch.equal(model(**text).logits, stock(**text).logits)
+    read = model(**text, **context).logits
+    assert not torch.allclose(read, stock(**text).logits, atol=1e-2)
+    kv = project_states(model, context["cross_states"])
+    assert torch.equal(model(**text, cross_kv=kv, cross_mask=context["cross_mask"]).logits, read)
+
+
+@pytest.mark.parametrize("family", SUPPORTED_FAMILIES)
+@torch.no_grad()
+def test_the_layer_is_self_attention_then_cross_attention_then_feed_forward(family, batch):
+    """A layer written out from its parts, in the order the paper gives."""
+    model = build(family)
+    insert_cross_attention(model, CrossAttentionOptions(states_size=12))
+    train(model)
+    _, context = batch
+    layer, hidden = model.model.layers[1], torch.randn(2, 4, 16)
+    positions = model.model.rotary_emb(hidden, torch.arange(4)[None])
+    out = layer(hidden, position_embeddings=positions, **context)
+    attended = layer.self_attn(layer.input_layernorm(hidden), position_embeddings=positions, attention_mask=None)[0]
+    middle = hidden + attended
+    middle = middle + layer.cross_attn(middle, layer.cross_attn.project(context["cross_states"]), context["cross_mask"])
+    torch.testing.assert_close(out, middle + layer.mlp(layer.post_attention_layernorm(middle)))
+
+
+def test_names_and_classes_stay_stock():
+    stock, model = build("llama"), build("llama")
+    insert_cross_attention(model, CrossAttentionOptions(states_size=12))
+    assert [n for n in model.state_dict() if ".cross_attn." not in n] == list(stock.state_dict())
+    assert {type(layer).__name__ for layer in model.model.layers} == {"LlamaDecoderLayer"}
+    assert all(isinstance(layer, type(stock.model.layers[0])) for layer in model.model.layers)
+    assert not hasattr(stock.model.layers[0], "cross_attn")
+    assert len(model(torch.ones(1, 3, dtype=torch.long), output_hidden_states=True).hidden_states) == 4
+
+
+@torch.no_grad()
+def test_copies_and_pickles_read_the_same(batch, tmp_path):
+    model = build("qwen3")
+    insert_cross_attention(model, CrossAttentionOptions(states_size=12))
+    train(model)
+    text, context = batch
+    want = model(**text, **context).logits
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(**text, **context).logits, want)
+    torch.save((model, text, context, want), tmp_path / "model.pt")
+    code = (
+        "import sys, torch; m, t, c, want = torch.load(sys.argv[1], weights_only=False);"
+        "assert torch.equal(m(**t, **c).logits, want)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.pt")], check=True)
+
+
+def test_checkpointed_layers_have_the_same_gradients(batch):
+    text, context = batch
+    gradients = []
+    for checkpointing in (False, True):
+        model = build("mistral").train()
+        insert_cross_attention(model, CrossAttentionOptions(states_size=12))
+        torch.manual_seed(2)
+        train(model)
+        if checkpointing:
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        states = context["cross_states"].clone().requires_grad_(True)
+        model(**text, cross_states=states * 2, cross_mask=context["cross_mask"]).logits.square().mean().backward()
+        gradients.append([states.grad, *(p.grad for p in model.parameters())])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_other_architectures_are_refused_with_the_reason():
+    small = {k: v for k, v in TINY.items() if k != "pad_token_id"}
+    refusals = {
+        r"'gemma2' \(sandwich norm\)": Gemma2Config(**small, head_dim=4),
+        r"'olmo2' \(post-norm\): its layers have no input_layernorm": Olmo2Config(**small, pad_token_id=0),
+        "no list of decoder layers": GPT2Config(vocab_size=61, n_embd=16, n_layer=1, n_head=2),
+        "'smollm3' is not tested": SmolLM3Config(**small, pad_token_id=0),
+    }
+    for reason, config in refusals.items():
+        model = AutoModelForCausalLM.from_config(config)
+        with pytest.raises(VistError, match=reason):
+            insert_cross_attention(model, CrossAttentionOptions(states_size=12))
+
+
+def test_inserting_twice_is_refused():
+    model = build("llama")
+    insert_cross_attention(model, CrossAttentionOptions(states_size=12))
+    with pytest.raises(VistError, match="already has cross-attention"):
+        insert_cross_attention(model, CrossAttentionOptions(states_size=12))

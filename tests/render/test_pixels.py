@@ -1,0 +1,96 @@
+"""Pixels against Pillow, and the same bytes everywhere."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont, features
+
+from vist.render import PAGE_STYLES, PageStyle, layout, render
+from vist.render.fonts import font_path
+
+TEXT = (
+    "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience "
+    "and should act towards one another in a spirit of brotherhood. (Article 1, 10.12.1948; \"UDHR\") "
+    "jAVA, fjord, {Wawa}: Ångström, naïve façade, Ξένος, Жуковский, Ặ & ﬁn."
+)
+SMALL = PageStyle(name="small", width=70, height=42, fallback=())
+
+
+def draw_with_pillow(text, style, baseline):
+    """Draw every character by itself where the layout says, the darker pixel winning."""
+    font = ImageFont.truetype(
+        str(font_path(style.font)), style.font_size, layout_engine=ImageFont.Layout.BASIC
+    )
+    placed = layout(text, style)
+    ink = np.zeros((len(placed), style.height, style.width), np.uint8)
+    for i, char in enumerate(text):
+        one = Image.new("L", (style.width, style.height))
+        at = (int(placed.x[i]), int(placed.row[i]) * style.row_height + baseline)
+        ImageDraw.Draw(one).text(at, char, fill=255, font=font, anchor="ls")
+        ink[placed.page[i]] = np.maximum(ink[placed.page[i]], np.asarray(one))
+    return 255 - ink
+
+
+@pytest.mark.parametrize(("name", "baseline"), [("vist", 11), ("vist-9", 10), ("vist-8", 10), ("vist-7", 9)])
+def test_pixels_are_pillows_glyphs_at_the_layouts_places(name, baseline):
+    style = PAGE_STYLES[name]
+    assert np.array_equal(render(TEXT, style).pixels, draw_with_pillow(TEXT, style, baseline))
+
+
+@pytest.mark.parametrize("char", "gjpqyQ|ÅẶỂḔ§(@")
+def test_nothing_is_cut_off(char):
+    font = ImageFont.truetype(str(font_path("NotoSans-Regular")), 10, layout_engine=ImageFont.Layout.BASIC)
+    image = Image.new("L", (60, 60))
+    ImageDraw.Draw(image).text((20, 30), char, fill=255, font=font, anchor="ls")
+    drawn = 255 - render(char, "vist").pixels[0]
+    cut = drawn[:, : 224 // 2][np.ix_(drawn.any(1), drawn.any(0)[:112])]
+    whole = np.asarray(image.crop(image.getbbox()))
+    if whole.shape[0] <= 14:
+        assert np.array_equal(cut, whole)
+    else:  # drawn smaller, and then whole
+        assert cut.shape[0] <= 14 and cut.sum() > 0.6 * whole.sum()
+
+
+def test_colours_are_the_styles():
+    white_on_black = PageStyle(name="dark", foreground=255, background=0)
+    assert np.array_equal(render(TEXT, white_on_black).pixels, 255 - render(TEXT, "vist").pixels)
+    grey = render(TEXT, PageStyle(name="grey", foreground=40, background=200)).pixels
+    assert grey.min() == 40 and grey.max() == 200
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=150))
+def test_ink_covers_every_pixel_that_is_not_background(text):
+    pages = render(text, SMALL)
+    cells = pages.pixels.reshape(len(pages), SMALL.rows, 14, SMALL.cols, 14)
+    assert not ((cells != 255).any(axis=(2, 4)) & ~pages.ink).any()
+
+
+def test_same_bytes_in_another_process():
+    code = f"from vist.render import render; print(*render({TEXT!r} + '中 \\u0301 é 😀', 'vist').hashes)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == render(TEXT + "中 \u0301 é 😀", "vist").hashes
+
+
+def test_order_of_texts_does_not_matter():
+    style = PageStyle(name="fresh", fallback=(), margin_right=2)
+    first = render("zyx ÄÖÜ", style).hashes
+    render("completely other characters: 0123 éèê", style)
+    assert render("zyx ÄÖÜ", style).hashes == first
+
+
+def test_known_page():
+    """The bytes of one page, as drawn with FreeType 2.14 (Pillow 13). Another FreeType may hint in another way."""
+    if not (features.version("freetype2") or "").startswith("2.14"):
+        pytest.skip(f"the golden page was drawn with FreeType 2.14, this is {features.version('freetype2')}")
+    text = "".join(map(chr, range(32, 127))) * 3
+    assert render(text, PageStyle(fallback=())).hashes == ["GOLDEN"]
+
+
+def test_renderer_never_imports_torch():
+    code = "import sys, vist.render; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

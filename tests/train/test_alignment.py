@@ -1,0 +1,48 @@
+import numpy as np
+import torch
+
+from vist.render import PageStyle, layout, render
+from vist.train.alignment import IGNORED, AlignmentPages, cell_tokens, collate_cells
+from vist.train.corpus import PackedCorpus
+from vist.train.examples import ExampleMix
+from vist.train.tokenizer import train_tokenizer
+
+TEXT = "The cat sat on the mat, and it saw one old dog by the sea where men talk of rain. " * 12
+TOKENIZER = train_tokenizer([TEXT, "A word\n\nor two."], 300, 512)
+STYLE = PageStyle.named("vist")
+
+
+def slow_cells(text: str, group: int) -> list[int]:
+    """The cell of each token, found by walking over the page patch by patch."""
+    placed, pages = layout(text, STYLE), render(text, STYLE)
+    inked = [patch for patch in range(256) if pages.ink[0].reshape(-1)[patch]]
+    cells = []
+    for start, stop in TOKENIZER(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping:
+        if stop - start > 1 and text[start].isspace():
+            start += 1
+        drawn = placed.page[start] == 0 and placed.advance[start] > 0
+        patch = placed.row[start] * 16 + min((placed.x[start] + placed.advance[start] // 2) // 14, 15)
+        cells.append(inked.index(patch) // group if drawn and patch in inked else -1)
+    return cells
+
+
+def test_cells_equal_a_slow_walk_over_the_page() -> None:
+    encoded = TOKENIZER(TEXT, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = np.array(encoded.offset_mapping)
+    cells, slots = cell_tokens(layout(TEXT, STYLE), render(TEXT, STYLE).ink[0], TEXT, offsets, 14, 4)
+    assert cells.tolist() == slow_cells(TEXT, 4)
+    for cell in set(cells.tolist()) - {-1}:
+        assert slots[cells == cell].tolist() == list(range((cells == cell).sum()))
+    assert (slots[cells < 0] == -1).all()
+
+
+def test_cells_in_order_hold_the_text_of_the_page(corpus: PackedCorpus) -> None:
+    pages = AlignmentPages(corpus, TOKENIZER, ExampleMix({"continue": 1}, {"books": 1}), STYLE, 64, 12, 8, seed=1)
+    sample = pages.sample(TEXT)
+    ids = sample["tokens"][sample["tokens"] != IGNORED]
+    start, stop = render(TEXT, STYLE).spans[0]
+    read, page = TOKENIZER.decode(ids).replace(" ", ""), TEXT[start:stop].replace(" ", "")
+    assert read == page  # a blank swallowed at a row's end is drawn nowhere
+    batch = collate_cells([pages[0], pages[1]])
+    assert batch["pixel_values"].shape == (2, 1, 224, 224) and batch["labels"].shape == (2, 64, 12)
+    assert batch["pixel_values"].dtype == torch.uint8 and batch["ink_mask"].dtype == torch.bool

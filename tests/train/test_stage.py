@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from vist.errors import VistError
+from vist.train.stage import AtomicTrainer, StageConfig, run_stage
+
+CONFIG = StageConfig(steps=8, batch_size=2, learning_rate=1e-2, save_every=3, workers=0)
+
+
+class Numbers(Dataset):
+    def __len__(self) -> int:
+        return CONFIG.samples
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.randint(0, 32, (6,), generator=torch.Generator().manual_seed(index))
+
+
+def collate(rows: list[torch.Tensor]) -> dict[str, Any]:
+    return {"input_ids": torch.stack(rows), "labels": torch.stack(rows)}
+
+
+def fresh() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=32, **shape))
+
+
+class Interrupt(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def weights(model: LlamaForCausalLM) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tensor, list]:
+    folder = tmp_path_factory.mktemp("whole")
+    model = run_stage(fresh(), Numbers(), collate, CONFIG, folder, seed=1)
+    return weights(model), json.loads((folder / "losses.json").read_text())
+
+
+def test_an_interrupted_stage_continues_to_the_same_weights(
+    uninterrupted: tuple[torch.Tensor, list], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1, callbacks=(Interrupt(5),))
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    resumed = run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1)
+    assert torch.equal(weights(resumed), uninterrupted[0])
+
+
+def test_an_interruption_while_a_checkpoint_is_written_leaves_the_last_one(
+    uninterrupted: tuple[torch.Tensor, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_halfway(self: AtomicTrainer, output_dir: str) -> None:
+        if self.state.global_step == 6:
+            assert (Path(output_dir) / "model.safetensors").exists()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicTrainer, "_save_rng_state", stop_halfway)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: AtomicTrainer, output_dir: str) -> None:
+        if self.state.global_step == 6:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AtomicTrainer, "_save_rng_state", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
+    run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-8"]
+    assert not (tmp_path / "unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("batch_size", -1), ("save_every", 0), ("learning_rate", 0.0)]
+)
+def test_bad_settings_name_the_value(field: str, value: float) -> None:
+    settings: dict[str, Any] = {"steps": 1, "batch_size": 1, "learning_rate": 1.0, field: value}
+    with pytest.raises(VistError, match=rf"{field} is {value}"):
+        StageConfig(**settings)
