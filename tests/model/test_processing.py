@@ -83,5 +83,7 @@ def test_users_get_sentences(processor, tmp_path):
         VistProcessor(tiny_tokenizer(), max_pages=0)
     with pytest.raises(VistError, match="no page style 'nothing'"):
         VistProcessor(tiny_tokenizer(), style="nothing")
-    with pytest.raises(CheckpointError, match="Cannot load a VIST processor"):
+    with pytest.raises(CheckpointError, match="no model folder"):
         VistProcessor.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="Cannot load a VIST processor"):
+        VistProcessor.from_pretrained(tmp_path)

@@ -180,6 +180,16 @@ def test_training_changes_only_what_is_new(batch, choices):
     assert changed == set(trainable)
 
 
+@pytest.mark.parametrize("choices", [{"num_page_positions": 2}, {"reducer": "local", "resampler_size": 16}])
+def test_training_in_mixed_precision(batch, choices):
+    model = tiny_model(**choices).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(**batch, labels=batch["input_ids"], context_ids=batch["input_ids"])
+    out.loss.backward()
+    assert out.loss.dtype == torch.float32
+    assert all(parameter.grad.isfinite().all() for parameter in model.trainable_parameters().values())
+
+
 def test_checkpointed_training_has_the_same_gradients(batch):
     gradients = []
     for checkpointing in (False, True):

@@ -1,5 +1,6 @@
 """Pixels against Pillow, and the same bytes everywhere."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from vist.render.fonts import font_path
 
 TEXT = (
     "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience "
-    "and should act towards one another in a spirit of brotherhood. (Article 1, 10.12.1948; \"UDHR\") "
+    'and should act towards one another in a spirit of brotherhood. (Article 1, 10.12.1948; "UDHR") '
     "jAVA, fjord, {Wawa}: Ångström, naïve façade, Ξένος, Жуковский, Ặ & ﬁn."
 )
 SMALL = PageStyle(name="small", width=70, height=42, fallback=())
@@ -22,9 +23,7 @@ SMALL = PageStyle(name="small", width=70, height=42, fallback=())
 
 def draw_with_pillow(text, style, baseline):
     """Draw every character by itself where the layout says, the darker pixel winning."""
-    font = ImageFont.truetype(
-        str(font_path(style.font)), style.font_size, layout_engine=ImageFont.Layout.BASIC
-    )
+    font = ImageFont.truetype(str(font_path(style.font)), style.font_size, layout_engine=ImageFont.Layout.BASIC)
     placed = layout(text, style)
     ink = np.zeros((len(placed), style.height, style.width), np.uint8)
     for i, char in enumerate(text):
@@ -46,8 +45,8 @@ def test_nothing_is_cut_off(char):
     font = ImageFont.truetype(str(font_path("NotoSans-Regular")), 10, layout_engine=ImageFont.Layout.BASIC)
     image = Image.new("L", (60, 60))
     ImageDraw.Draw(image).text((20, 30), char, fill=255, font=font, anchor="ls")
-    drawn = 255 - render(char, "vist").pixels[0]
-    cut = drawn[:, : 224 // 2][np.ix_(drawn.any(1), drawn.any(0)[:112])]
+    drawn = Image.fromarray(255 - render(char, "vist").pixels[0])
+    cut = np.asarray(drawn.crop(drawn.getbbox()))
     whole = np.asarray(image.crop(image.getbbox()))
     if whole.shape[0] <= 14:
         assert np.array_equal(cut, whole)
@@ -88,7 +87,8 @@ def test_known_page():
     if not (features.version("freetype2") or "").startswith("2.14"):
         pytest.skip(f"the golden page was drawn with FreeType 2.14, this is {features.version('freetype2')}")
     text = "".join(map(chr, range(32, 127))) * 3
-    assert render(text, PageStyle(fallback=())).hashes == ["GOLDEN"]
+    pixels = render(text, PageStyle(fallback=())).pixels
+    assert hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest() == "6ace3c0740adbd9b10782453f6a48ef9"
 
 
 def test_renderer_never_imports_torch():

@@ -22,13 +22,12 @@ def miniature() -> NanoRecipe:
     mix = ExampleMix({"continue": 1, "recall": 1, "quote": 1}, DOMAINS)
     shape = ContextShape(distant=(200, 900), tokens=32)
     sizes = {"vocab_size": 300, "lm_width": 64, "lm_layers": 2, "lm_context": 128, "vit_width": 64, "vit_layers": 1}
-    stages = dict.fromkeys(("lm", "lm_long", "reading", "alignment", "read_back", "context"), stage)
-    mixes = dict.fromkeys(("lm_mix", "lm_long_mix", "alignment_mix", "read_back_mix", "context_mix"), mix)
+    stages = dict.fromkeys(("lm", "reading", "alignment", "read_back", "context"), stage)
+    mixes = dict.fromkeys(("lm_mix", "alignment_mix", "read_back_mix", "context_mix"), mix)
     return replace(
         nano(),
         domains=DOMAINS,
         lm_tokens=32,
-        lm_long_tokens=64,
         reading_mix=ReadingMix({"vist": 1}, DOMAINS),
         read_back_shape=shape,
         context_shape=shape,
@@ -58,7 +57,7 @@ def test_the_recipe_ends_with_a_model_that_loads_and_generates(trained: Path) ->
 
 def test_backbones_come_out_of_context_training_untouched(trained: Path) -> None:
     run = trained.parents[1]
-    before = VistForConditionalGeneration.from_pretrained(run / "alignment" / "final").state_dict()
+    before = VistForConditionalGeneration.from_pretrained(run / "read-back" / "final").state_dict()
     after = VistForConditionalGeneration.from_pretrained(trained).state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed and all("cross_attn" in n or n.startswith(("resampler", "page_positions")) for n in changed)

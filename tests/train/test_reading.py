@@ -13,6 +13,7 @@ from vist.train.reading import (
     random_text,
     reading_score,
     reading_targets,
+    typographic,
 )
 from vist.vision.text_vit import EMPTY, OTHER, TextViTConfig, TextViTModel
 
@@ -68,6 +69,10 @@ def test_samples_depend_on_seed_and_index_alone(corpus: PackedCorpus) -> None:
 def test_random_text_draws_from_the_alphabet() -> None:
     text = random_text(np.random.default_rng(0), CONFIG.alphabet, 2000)
     assert set(text) <= set(CONFIG.alphabet) and len(set(text)) > 80 and len(text) >= 1990
+
+
+def test_typographic_text() -> None:
+    assert typographic("\"It's 'so' -- (\"no\")\"") == "“It’s ‘so’ — (“no”)”"
 
 
 def test_score_counts_characters_only() -> None:

@@ -1,4 +1,4 @@
-"""The `vist` command. `main` is the entry point; every verb has a file of its own that imports what it needs when run."""
+"""The `vist` command: `main` is the entry point; each verb has its own file and imports what it needs when it runs."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Owns which verb is which function. Imports no heavy library: the verbs do, when 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -31,13 +32,17 @@ def _group(help_text: str) -> typer.Typer:
     )
 
 
-app = _group("Read long text at a fraction of the tokens: distant text becomes pages, pages become a few visual tokens.")
+app = _group(
+    "Read long text at a fraction of the tokens: distant text becomes pages, pages become a few visual tokens."
+)
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
-for verb in (demo, render, generate, train, doctor):
+VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, train, doctor)
+MEASURES: tuple[Callable[..., None], ...] = (lm, recall)
+for verb in VERBS:
     app.command()(guarded(verb))
-for verb in (lm, recall):
-    evaluation.command()(guarded(verb))
+for measure in MEASURES:
+    evaluation.command()(guarded(measure))
 app.add_typer(evaluation, name="eval")
 
 

@@ -22,9 +22,10 @@ def demo(
         Path, typer.Option("--out", metavar="DIR", help="Where report.html and report.json are written.")
     ] = Path("."),
     pages: PagesOption = 4,
-    windows: Annotated[int, typer.Option("--windows", min=1, help="Places at which the loss is read.")] = 24,
-    contexts: Annotated[int, typer.Option("--contexts", min=2, help="Texts in which facts are planted.")] = 12,
+    windows: Annotated[int, typer.Option("--windows", min=1, help="Places at which the loss is read.")] = 32,
+    contexts: Annotated[int, typer.Option("--contexts", min=2, help="Texts in which facts are planted.")] = 16,
     facts: Annotated[int, typer.Option("--facts", min=1, help="Facts planted in each.")] = 6,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Tokens written to measure speed.")] = 64,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = None,
@@ -47,7 +48,7 @@ def demo(
     content = packaged_text(BOOK) if text is None else read_clean(text)
     reader = load_reader(model, device)
     remark(f"{title}, read by {model}.")
-    config = DemoConfig(pages=pages, windows=windows, contexts=contexts, facts=facts, seed=seed)
+    config = DemoConfig(pages=pages, windows=windows, contexts=contexts, facts=facts, new_tokens=new_tokens, seed=seed)
     result = run_demo(reader, content, config, remark)
     head, figures = provenance(model), result.to_dict()
     screen = console()

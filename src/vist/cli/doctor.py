@@ -90,11 +90,15 @@ def _rendering() -> list[Check]:
     from PIL import features
 
     raqm = features.check("raqm")
-    shaping = f"raqm {features.version('raqm')}" if raqm else "this Pillow lacks raqm: Arabic and Indic are drawn unshaped"
+    shaping = (
+        f"raqm {features.version('raqm')}" if raqm else "this Pillow lacks raqm: Arabic and Indic are drawn unshaped"
+    )
     covered = scripts_covered()
     missing = [name for name, font in covered.items() if font is None]
-    fonts = "every script of the list has a font" if not missing else (
-        f"no font for {', '.join(missing)}: such text is counted as lost; install Noto fonts for it"
+    fonts = (
+        "every script of the list has a font"
+        if not missing
+        else (f"no font for {', '.join(missing)}: such text is counted as lost; install Noto fonts for it")
     )
     used = ", ".join(f"{name}: {font}" for name, font in covered.items() if font is not None)
     return [
@@ -127,7 +131,9 @@ def _model(name: str) -> Check:
     try:
         reader = load_reader(name, Device.CPU)
         with torch.inference_mode():
-            inputs = reader.text_inputs([reader.ids("Alice")]) | reader.page_inputs(["Alice was beginning to get tired."])
+            inputs = reader.text_inputs([reader.ids("Alice")]) | reader.page_inputs(
+                ["Alice was beginning to get tired."]
+            )
             reader.model.generate(**inputs, max_new_tokens=1, do_sample=False)
     except VistError as error:
         return Check("model", "fail", str(error))

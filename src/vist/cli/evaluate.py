@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated
 
 import typer
 
 from vist.cli.inputs import DEFAULT_MODEL, load_reader
-from vist.cli.options import BatchOption, Device, DeviceOption, FilesArgument, JsonOption, ModelOption, PagesOption, SeedOption
+from vist.cli.options import (
+    BatchOption,
+    Device,
+    DeviceOption,
+    FilesArgument,
+    JsonOption,
+    ModelOption,
+    PagesOption,
+    SeedOption,
+)
 
 DocumentsOption = Annotated[
     int | None, typer.Option("--documents", min=1, help="Read only the first documents of the files.")
@@ -46,8 +57,8 @@ def lm(
     from vist.eval.provenance import provenance
     from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
 
-    texts = _texts(read_documents(files, documents))
     reader = load_reader(model, device)
+    texts = _visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
     passages = with_wrong_texts(reader, found, pages)
     result = evaluate_lm(reader, passages, [window.document for window in found], batch_size, resamples, seed)
@@ -87,8 +98,8 @@ def recall(
     from vist.eval.recall import KINDS, evaluate_recall, plan_contexts
     from vist.eval.windows import read_documents
 
-    texts = _texts(read_documents(files, documents))
     reader = load_reader(model, device)
+    texts = list(islice(_visible(read_documents(files, documents)), contexts))
     kinds = KINDS if kind is Kind.BOTH else (kind.value,)
     planned = plan_contexts(reader, texts, contexts, facts, pages, kinds, seed)
     result = evaluate_recall(reader, planned, pages, batch_size)
@@ -101,14 +112,17 @@ def recall(
         write_json(json, provenance(model) | figures)
 
 
-def _texts(found: Any) -> list[str]:
-    """The documents that hold anything visible. Raises VistError when none does."""
+def _visible(texts: Iterable[str]) -> Iterator[str]:
+    """The documents that hold anything visible, one after the other. Raises VistError when none does."""
     from vist.errors import VistError
 
-    texts = [text for text in found if text.strip()]
-    if not texts:
+    found = False
+    for text in texts:
+        if text.strip():
+            found = True
+            yield text
+    if not found:
         raise VistError("The files hold no text: every document is empty; choose other files.")
-    return texts
 
 
 def _skipped(short: int) -> str:

@@ -54,8 +54,9 @@ def guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def failed(message: str, status: int = 1) -> typer.Exit:
-    """Print `vist: message` to standard error, on one line, and return the exit to raise."""
-    print("vist: " + " ".join(message.split()), file=sys.stderr)
+    """Print `vist: message` to standard error, on one line and with a full stop, and return the exit to raise."""
+    sentence = " ".join(message.split())
+    print(f"vist: {sentence}{'' if sentence.endswith(('.', '!', '?')) else '.'}", file=sys.stderr)
     return typer.Exit(status)
 
 

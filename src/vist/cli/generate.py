@@ -14,17 +14,23 @@ from vist.cli.options import Device, DeviceOption, JsonOption, ModelOption, Seed
 def generate(
     prompt: Annotated[str, typer.Option("--prompt", help="The near text, which the model continues.")],
     context: Annotated[
-        Path | None, typer.Option("--context", metavar="FILE", help="The distant text, read as pages; - is standard input.")
+        Path | None,
+        typer.Option("--context", metavar="FILE", help="The distant text, read as pages; - is standard input."),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens to write, at most.")] = 64,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, help="0 takes the likeliest token each time.")
+    ] = 0.0,
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they come.")] = False,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = None,
 ) -> None:
-    """Continue a prompt after reading a context as pages. The text goes to standard output, remarks to standard error."""
+    """Continue a prompt after reading a context as pages.
+
+    The text goes to standard output, remarks go to standard error.
+    """
     import time
 
     import torch
@@ -82,7 +88,8 @@ def _inputs(reader: Any, context: str, prompt: str) -> tuple[dict[str, Any], dic
 def _summary(figures: dict[str, Any]) -> str:
     if not figures["pages"]:
         return f"{figures['new_tokens']} tokens in {figures['seconds']:.1f} s, no context."
+    ratio = "" if figures["ratio"] is None else f" ({figures['ratio']:.2f} x)"
     return (
         f"{figures['new_tokens']} tokens in {figures['seconds']:.1f} s after {figures['pages']} pages: "
-        f"{figures['context_tokens']} visual tokens for {figures['text_tokens']} text tokens ({figures['ratio']:.2f} x)."
+        f"{figures['context_tokens']} visual tokens for {figures['text_tokens']} text tokens{ratio}."
     )

@@ -13,7 +13,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vist.cli.options import Device
 from vist.errors import VistError
@@ -42,6 +42,7 @@ def load_reader(model: str, device: Device) -> Reader:
         raise VistError("--device cuda was asked for, but torch sees no GPU; use --device cpu.")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    loaded: Any
     loaded, processor = vist.load(model)
     place = "cuda" if device is not Device.CPU and torch.cuda.is_available() else "cpu"
     return Reader(loaded.to(place), processor)
@@ -70,7 +71,7 @@ def read_whole(path: Path) -> str:
 
 
 def read_clean(path: Path) -> str:
-    """All of a text file for a model's tokenizer: bytes that are not UTF-8 become U+FFFD, and standard error says so."""
+    """All of a text file, for a tokenizer: bytes that are not UTF-8 become U+FFFD, and standard error says so."""
     text = read_whole(path)
     clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if clean != text:

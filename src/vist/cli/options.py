@@ -23,7 +23,9 @@ class Device(StrEnum):
 ModelOption = Annotated[
     str, typer.Option("--model", help="A packaged model, a folder written by save_pretrained, or a Hub id.")
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto takes a GPU if there is one.")]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="Where the model runs; auto takes a GPU if there is one.")
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="PATH", help="Also write the figures to this file, as JSON.")
 ]

@@ -59,7 +59,11 @@ def differences_table(modelling: Row, labels: dict[str, str]) -> Table:
         name = f"{labels[row['of']]} - {labels[row['minus']]}"
         table.add_row(name, f"{row['estimate']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}")
     kept = modelling["share_kept"]
-    table.add_row("share of the full text's gain kept", f"{kept['estimate']:.1%}", f"{kept['low']:.1%} to {kept['high']:.1%}")
+    name = "share of the full text's gain kept"
+    if kept["estimate"] == kept["estimate"]:
+        table.add_row(name, f"{kept['estimate']:.1%}", f"{kept['low']:.1%} to {kept['high']:.1%}")
+    else:  # not a number
+        table.add_row(name, "-", "the full text gains nothing here")
     return table
 
 
@@ -69,7 +73,9 @@ def recall_table(rows: list[Row]) -> Table:
     table = _table(["exact recall", *(f"{kind} (n = {_count(rows, kind)})" for kind in kinds)])
     for method in dict.fromkeys(row["method"] for row in rows):
         chosen = {row["kind"]: row for row in rows if row["method"] == method}
-        cells = [f"{chosen[kind]['exact']:.1%}  ({chosen[kind]['low']:.0%}-{chosen[kind]['high']:.0%})" for kind in kinds]
+        cells = [
+            f"{chosen[kind]['exact']:.1%}  ({chosen[kind]['low']:.0%}-{chosen[kind]['high']:.0%})" for kind in kinds
+        ]
         table.add_row(chosen[kinds[0]]["label"], *cells, style="bold" if method == "visual" else None)
     return table
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,12 +23,14 @@ from vist.render import LossReport, Pages, PageStyle
 class PageFolder:
     """Context manager: `add` stretches of pages; the folder appears when it is left without an error.
 
-    Without a `target` nothing is written. Raises VistError when the target exists and is not empty.
+    Without a `target` nothing is written. `pages`, `characters` and `loss` count what was added; `seconds` is the time
+    that writing took. Raises VistError when the target exists and is not empty.
     """
 
     def __init__(self, target: Path | None, style: PageStyle):
         self.target, self.style = target, style
         self.pages = self.characters = 0
+        self.seconds = 0.0
         self.loss = LossReport()
         self._draft: Path | None = None
         self._manifest: IO[str] | None = None
@@ -44,6 +47,7 @@ class PageFolder:
 
     def add(self, stretch: Pages) -> None:
         """Write the pages of the next stretch of the text."""
+        start = time.perf_counter()
         if self._draft is not None and self._manifest is not None:
             for number, entry in enumerate(stretch.manifest()["pages"]):
                 entry["file"] = f"page-{self.pages + number:05d}.png"
@@ -54,6 +58,7 @@ class PageFolder:
         self.pages += len(stretch)
         self.characters += len(stretch.text)
         self.loss = LossReport.total([self.loss, stretch.loss])
+        self.seconds += time.perf_counter() - start
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._draft is None or self._manifest is None or self.target is None:

@@ -39,10 +39,14 @@ def _section(group: str, callback: Callable[..., Any]) -> str:
     name = f"{group} {callback.__name__}"
     hints = get_type_hints(callback, include_extras=True)
     parameters = [
-        Parameter(item.name, *get_args(hints[item.name])[:2], item.default)
+        Parameter(item.name, hints[item.name].__origin__, hints[item.name].__metadata__[0], item.default)
         for item in inspect.signature(callback).parameters.values()
     ]
-    required = [f"{item.option} {item.metavar}" for item in parameters if item.option and item.default is inspect.Parameter.empty]
+    required = [
+        f"{item.option} {item.metavar}"
+        for item in parameters
+        if item.option and item.default is inspect.Parameter.empty
+    ]
     arguments = [item.metavar for item in parameters if not item.option]
     usage = " ".join([name, *required, "[OPTIONS]", *arguments])
     rows = ["| | | default |", "|---|---|---|", *(item.row() for item in parameters)]
@@ -65,7 +69,10 @@ class Parameter:
     @property
     def option(self) -> str:
         """`--name` of an option, empty for an argument."""
-        return str(next(iter(self.info.param_decls or ()), "")) if isinstance(self.info, OptionInfo) else ""
+        if not isinstance(self.info, OptionInfo):
+            return ""
+        names = (self.info.default, *(self.info.param_decls or ()))  # in Annotated the first name takes default's place
+        return next(name for name in names if isinstance(name, str) and name.startswith("--"))
 
     @property
     def metavar(self) -> str:

@@ -21,7 +21,9 @@ class OnLoss(StrEnum):
 
 def render(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A text file; - is standard input.")],
-    style: Annotated[str, typer.Option("--style", help="Page style: vist, vist-9, vist-8, vist-7, icl or code.")] = "vist",
+    style: Annotated[
+        str, typer.Option("--style", help="Page style: vist, vist-9, vist-8, vist-7, icl or code.")
+    ] = "vist",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="A new folder for the PNG pages and manifest.json.")
     ] = None,
@@ -40,24 +42,31 @@ def render(
 
     from vist.cli.page_folder import PageFolder
     from vist.eval.files import write_json
-    from vist.render import LossReport, PageStyle, iter_pages
+    from vist.render import PageStyle, iter_pages
 
     chosen = PageStyle.named(style)
-    losses: list[LossReport] = []
-    pages = characters = 0
     start = time.perf_counter()
-    with open_text(file) as source, PageFolder(out, chosen) as folder:
-        with tqdm(desc="rendering", unit=" pages", delay=2, leave=False) as progress:
-            for stretch in iter_pages(source, chosen, on_loss.value):
-                folder.add(stretch)
-                losses = [LossReport.total([*losses, stretch.loss])]
-                pages, characters = pages + len(stretch), characters + len(stretch.text)
-                progress.update(len(stretch))
-    seconds = time.perf_counter() - start
-    loss = LossReport.total(losses)
-    where = f" in {out}" if out is not None else ""
-    print(f"{pages:,} pages{where}, {characters:,} characters, {seconds:.2f} s ({characters / seconds / 1e6:.1f} M/s)")
-    print(loss.sentence())
+    with (
+        open_text(file) as source,
+        PageFolder(out, chosen) as folder,
+        tqdm(desc="rendering", unit=" pages", delay=2, leave=False) as progress,
+    ):
+        for stretch in iter_pages(source, chosen, on_loss.value):
+            folder.add(stretch)
+            progress.update(len(stretch))
+    drawing = time.perf_counter() - start - folder.seconds
+    speed = folder.characters / max(drawing, 1e-9)
+    written = f", written to {out} in {folder.seconds:.2f} s" if out is not None else ""
+    print(
+        f"{folder.pages:,} pages, {folder.characters:,} characters, drawn in {drawing:.2f} s "
+        f"({speed / 1e6:.1f} M characters/s){written}"
+    )
+    print(folder.loss.sentence())
     if json is not None:
-        figures = {"pages": pages, "characters": characters, "render_s": seconds}
-        write_json(json, figures | {"loss": loss.to_dict(), "style": chosen.to_dict()})
+        figures = {
+            "pages": folder.pages,
+            "characters": folder.characters,
+            "render_s": drawing,
+            "characters_per_s": speed,
+        }
+        write_json(json, figures | {"loss": folder.loss.to_dict(), "style": chosen.to_dict()})

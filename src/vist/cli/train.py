@@ -12,7 +12,9 @@ def train(
     name: Annotated[str, typer.Argument(help="The recipe, for example nano.")],
     data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Folder with the training texts.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where checkpoints and the model go.")],
-    stage: Annotated[str | None, typer.Option("--stage", help="Stop after this stage; the default is all of them.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Stop after this stage; the default is all of them.")
+    ] = None,
 ) -> None:
     """Train a model by a named recipe. Started again with the same folder, it goes on where it stopped."""
     from vist.cli.output import remark

@@ -1,1 +1,1 @@
-"""Measuring a model: language modelling, exact recall, cost, and the report. Every figure is read beside its controls."""
+"""Measuring a model: language modelling, exact recall, cost, and the report; every figure beside its controls."""

@@ -50,9 +50,7 @@ def resampling_unit(documents: np.ndarray) -> tuple[np.ndarray, str]:
     return np.arange(len(documents)), "window"
 
 
-def resampled_means(
-    values: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
-) -> np.ndarray:
+def resampled_means(values: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Mean of each column in each resample: `values` (n, k), `clusters` (n,) -> (resamples, k).
 
     Clusters are drawn with replacement; a cluster brings all its rows each time it is drawn.

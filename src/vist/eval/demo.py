@@ -18,12 +18,15 @@ from typing import Any
 
 from vist.errors import VistError
 from vist.eval.conditions import Condition, Passage
-from vist.eval.cost import Cost, measure_cost
+from vist.eval.cost import NEW_TOKENS, Cost, measure_cost
 from vist.eval.lm import LanguageModelling, evaluate_lm
 from vist.eval.reader import Reader
 from vist.eval.recall import KINDS, Recall, evaluate_recall, plan_contexts
 from vist.eval.windows import cut_windows, with_wrong_texts
 from vist.render import LossReport, iter_pages
+
+
+_WARM_UP = 2_000
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,16 @@ class DemoConfig:
         proximal: tokens of text after them.
         windows: places at which the loss is read.
         contexts, facts: texts with planted facts, and facts in each.
+        new_tokens: tokens written to measure speed.
         seed: of facts and intervals.
     """
 
     pages: int = 4
     proximal: int = 256
-    windows: int = 24
-    contexts: int = 12
+    windows: int = 32
+    contexts: int = 16
     facts: int = 6
+    new_tokens: int = NEW_TOKENS
     seed: int = 0
 
 
@@ -101,6 +106,7 @@ def render_whole(reader: Reader, text: str) -> Rendering:
     """
     if not text.strip():
         raise VistError(f"The text is empty ({len(text)} characters, none of them visible); choose another file.")
+    reader.draw(text[:_WARM_UP])  # fonts are read and glyphs drawn once per process; this is not the speed of drawing text
     start = time.perf_counter()
     stretches = [(len(pages), pages.loss) for pages in iter_pages(text, reader.style)]
     seconds = time.perf_counter() - start
@@ -108,9 +114,7 @@ def render_whole(reader: Reader, text: str) -> Rendering:
     return Rendering(len(text), sum(count for count, _ in stretches), len(reader.ids(text)), seconds, total)
 
 
-def run_demo(
-    reader: Reader, text: str, config: DemoConfig, tell: Callable[[str], None] = lambda message: None
-) -> Demo:
+def run_demo(reader: Reader, text: str, config: DemoConfig, tell: Callable[[str], None] = lambda message: None) -> Demo:
     """Measure everything on one text; `tell` is called with a sentence before each part.
 
     Raises VistError when the text is empty or too short for the pages and the tokens after them.
@@ -123,7 +127,7 @@ def run_demo(
     modelling = evaluate_lm(reader, passages, [0] * len(windows), seed=config.seed)
     tell("Measuring FLOPs, memory and speed.")
     middle = passages[len(passages) // 2]
-    costs = {condition: measure_cost(reader, condition, middle) for condition in Condition}
+    costs = {condition: measure_cost(reader, condition, middle, config.new_tokens) for condition in Condition}
     tell(f"Planting {config.contexts * config.facts} facts on {config.pages} pages each time and asking for them.")
     contexts = plan_contexts(reader, [text], config.contexts, config.facts, config.pages, KINDS, config.seed)
     return Demo(config, rendering, modelling, costs, evaluate_recall(reader, contexts, config.pages), middle)

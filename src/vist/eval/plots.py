@@ -33,7 +33,7 @@ def both_themes(draw: Callable[[Figure], None], size: tuple[float, float]) -> di
     """The plot as SVG text under "light" and "dark"; `draw` fills an empty figure of `size` inches."""
     drawn = {}
     for theme, ink in INK.items():
-        settings = {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink}
+        settings: Any = {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink}
         settings |= {"axes.edgecolor": ink, "svg.fonttype": "path", "svg.hashsalt": "vist", "font.size": 10}
         with rc_context(settings):
             figure = Figure(figsize=size, layout="constrained")
@@ -53,7 +53,14 @@ def perplexity_plot(methods: Rows) -> dict[str, str]:
         below = [max(0, row["ppl"] - row["ppl_low"]) for row in methods]
         above = [max(0, row["ppl_high"] - row["ppl"]) for row in methods]
         _bars(axes, methods, values)
-        axes.errorbar(range(len(values)), values, yerr=[below, above], fmt="none", ecolor=axes.spines["left"].get_edgecolor(), capsize=4)
+        axes.errorbar(
+            range(len(values)),
+            values,
+            yerr=[below, above],
+            fmt="none",
+            ecolor=axes.spines["left"].get_edgecolor(),
+            capsize=4,
+        )
         for place, (value, rise) in enumerate(zip(values, above, strict=True)):
             axes.annotate(f"{value:.1f}", (place, value + rise), (0, 5), textcoords="offset points", ha="center")
         axes.set_ylabel("perplexity")
@@ -115,7 +122,13 @@ def cost_plot(methods: Rows) -> dict[str, str]:
             values = [row[key] * scale for row in methods]
             _bars(axes, methods, values)
             for place, value in enumerate(values):
-                axes.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (place, value), (0, 3), textcoords="offset points", ha="center")
+                axes.annotate(
+                    f"{value:,.3g}" if value < 1000 else f"{value:,.0f}",
+                    (place, value),
+                    (0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                )
             axes.set_title(title, fontsize=10, loc="left")
             axes.margins(y=0.15)
 

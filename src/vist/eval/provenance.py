@@ -56,7 +56,9 @@ def processor_name() -> str:
 
 def command_line() -> str:
     """The command that is running, as it would be typed."""
-    return shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = "vist" if program.name == "__main__.py" else program.name or "python"
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def provenance(model: str) -> dict[str, Any]:

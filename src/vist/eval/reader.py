@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vist.errors import VistError
-from vist.render import PageStyle, Pages, render
+from vist.render import Pages, PageStyle, render
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,11 @@ def _shared_out(texts: Sequence[str], contexts: int) -> list[tuple[str, int]]:
 
 def _ends(text: str, count: int) -> Iterable[int]:
     """`count` ends of pieces, the last one the end of the text, none in its first part."""
-    return (int(end) for end in np.linspace(len(text) / (count + 1), len(text), count).round()) if count > 1 else [len(text)]
+    return (
+        (int(end) for end in np.linspace(len(text) / (count + 1), len(text), count).round())
+        if count > 1
+        else [len(text)]
+    )
 
 
 def _facts(count: int, kinds: Sequence[str], seed: int, number: int) -> list[Fact]:
@@ -173,7 +177,9 @@ def _plant(reader: Reader, base: str, pages: int, facts: list[Fact], seed: tuple
             depths = np.searchsorted(spans[:, 1], places, side="right")
             return RecallContext(text, tuple(facts), tuple(depths.tolist()))
         room -= max(1, room // 100)
-    raise VistError(f"{len(facts)} facts leave no room for other text on {pages} pages; lower --facts or raise --pages.")
+    raise VistError(
+        f"{len(facts)} facts leave no room for other text on {pages} pages; lower --facts or raise --pages."
+    )
 
 
 def evaluate_recall(reader: Reader, contexts: Sequence[RecallContext], pages: int, batch_size: int = 4) -> Recall:
@@ -190,9 +196,7 @@ def evaluate_recall(reader: Reader, contexts: Sequence[RecallContext], pages: in
     return Recall(tuple(answers), len(contexts), pages)
 
 
-def ask(
-    reader: Reader, condition: Condition, pairs: Sequence[tuple[RecallContext, RecallContext]]
-) -> list[Answer]:
+def ask(reader: Reader, condition: Condition, pairs: Sequence[tuple[RecallContext, RecallContext]]) -> list[Answer]:
     """The answers to all questions of a batch of (context, context shown as wrong)."""
     asked = [(context, other, number) for context, other in pairs for number in range(len(context.facts))]
     longest = max(len(reader.ids(f" {context.facts[number].answer}")) for context, _, number in asked)

@@ -48,21 +48,25 @@ def render_report(reader: Reader, text: str, demo: Demo, head: dict[str, Any], t
     pages = reader.draw(demo.passage.distant)
     boxes = word_boxes(reader, demo.passage.distant, importance)
     values = demo.to_dict()
-    return _environment().get_template("report.html.j2").render(
-        **values,
-        title=title,
-        head=head,
-        config=demo.config,
-        style=reader.style,
-        loss_sentence=demo.rendering.loss.sentence(),
-        by_name={row["name"]: row for row in values["methods"]},
-        recall_of={row["method"]: row for row in values["recall"] if row["kind"] == "all"},
-        examples=example_answers(demo.recall),
-        labels={condition.value: label for condition, label in LABELS.items()},
-        pictures=page_pictures(pages, boxes),
-        importance_source=source,
-        plots=_plots(values),
-        proximal=reader.tokenizer.decode(demo.passage.proximal),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            **values,
+            title=title,
+            head=head,
+            config=demo.config,
+            style=reader.style,
+            loss_sentence=demo.rendering.loss.sentence(),
+            by_name={row["name"]: row for row in values["methods"]},
+            recall_of={row["method"]: row for row in values["recall"] if row["kind"] == "all"},
+            examples=example_answers(demo.recall),
+            labels={condition.value: label for condition, label in LABELS.items()},
+            pictures=page_pictures(pages, boxes),
+            importance_source=source,
+            plots=_plots(values),
+            proximal=reader.tokenizer.decode(demo.passage.proximal),
+        )
     )
 
 
@@ -124,7 +128,11 @@ def _plots(values: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "share": share, "size": size, "flops": flops}
     return environment

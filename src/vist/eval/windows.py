@@ -68,7 +68,9 @@ def fill_pages(text: str, pages: int, style: PageStyle) -> str:
     text = text[-pages * style.rows * style.text_width // _NARROWEST :]
     starts = [0, *(place for place in range(1, len(text)) if is_border(text, place - 1))]
     kept = _longest_fit(text, starts, pages, style)
-    return _longest_fit(text, range(len(text)), pages, style) if kept is None else kept
+    if kept is None:
+        kept = _longest_fit(text, range(len(text)), pages, style)
+    return kept or ""
 
 
 def _longest_fit(text: str, starts: Sequence[int], pages: int, style: PageStyle) -> str | None:
@@ -137,7 +139,7 @@ def cut_windows(
             short += 1
             continue
         needed = len(last.distant) + len(reader.tokenizer.decode(last.proximal))
-        ends = np.linspace(min(len(text), round(needed * 1.1)), len(text), windows + 1)[1:-1].round().astype(int)
+        ends = np.linspace(min(len(text), round(needed * 1.1)), len(text), windows)[:-1].round().astype(int)
         cuts = (cut_window(reader, text, next_border(text, int(end)), pages, proximal, number) for end in ends)
         found += [cut for cut in cuts if cut is not None] + [last]
     if not found:

@@ -16,6 +16,8 @@ Decisions
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
@@ -66,7 +68,7 @@ class CrossAttention(nn.Module):
             self.k_norm = nn.RMSNorm(self.head_dim, eps=self.config.rms_norm_eps)
 
     @torch.no_grad()
-    def copy_from(self, self_attn: nn.Module, input_layernorm: nn.Module) -> None:
+    def copy_from(self, self_attn: nn.Module, input_layernorm: Any) -> None:
         """Start from the block's self-attention (paper: Q, K, V copied; only the first rows where narrower).
 
         Visual states wider than the LLM start with their surplus inputs at zero. With the gate the output projection

@@ -51,14 +51,15 @@ def insert_cross_attention(language_model: PreTrainedModel, options: CrossAttent
     without a bit-equality test, and for a model that already has cross-attention.
     """
     layers = decoder_layers(language_model)
-    check_supported(language_model.config.get_text_config(decoder=True), layers)
+    config = language_model.config.get_text_config(decoder=True)
+    check_supported(config, layers[0])
     for slot, layer in enumerate(layers):
-        layer.cross_attn = _build(language_model.config.get_text_config(decoder=True), layer, slot, options)
+        layer.cross_attn = _build(config, layer, slot, options)
         layer.cross_slot = slot
         layer.__class__ = _swapped(type(layer))
 
 
-def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+def decoder_layers(language_model: PreTrainedModel) -> list[Any]:
     """The decoder layers, first to last. Raises VistError where there is no `decoder.layers`."""
     layers = getattr(language_model.get_decoder(), "layers", None)
     if not isinstance(layers, nn.ModuleList):
@@ -66,7 +67,7 @@ def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
             f"{type(language_model).__name__} has no list of decoder layers; "
             f"supported families: {', '.join(SUPPORTED_FAMILIES)}."
         )
-    return layers
+    return list(layers)
 
 
 def cross_attentions(language_model: PreTrainedModel) -> list[CrossAttention]:
@@ -79,10 +80,9 @@ def project_states(language_model: PreTrainedModel, states_BMD: Tensor) -> Tenso
     return torch.stack([sublayer.project(states_BMD) for sublayer in cross_attentions(language_model)], dim=1)
 
 
-def check_supported(config: PreTrainedConfig, layers: nn.ModuleList) -> None:
-    """Raises VistError, with the reason, unless cross-attention can go into these layers."""
+def check_supported(config: PreTrainedConfig, layer: nn.Module) -> None:
+    """Raises VistError, with the reason, unless cross-attention can go into layers like this one."""
     known = f"supported families: {', '.join(SUPPORTED_FAMILIES)}"
-    layer = layers[0]
     if hasattr(layer, "cross_attn"):
         raise VistError(f"This {config.model_type} model already has cross-attention; load a fresh one.")
     missing = [name for name in SUBLAYERS if not hasattr(layer, name)]
@@ -101,7 +101,7 @@ def check_supported(config: PreTrainedConfig, layers: nn.ModuleList) -> None:
         raise VistError(f"The LLM family {config.model_type!r} is not tested for bit-equality with stock; {known}.")
 
 
-def _build(config: PreTrainedConfig, layer: nn.Module, slot: int, options: CrossAttentionOptions) -> CrossAttention:
+def _build(config: PreTrainedConfig, layer: Any, slot: int, options: CrossAttentionOptions) -> CrossAttention:
     cross = CrossAttention(config, options.states_size, slot, gate=options.gate, norm=options.norm)
     cross.match(layer.self_attn)
     reference = layer.self_attn.q_proj.weight

@@ -42,8 +42,8 @@ class VistConfig(PreTrainedConfig):
     sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig, "vision_config": AutoConfig}
     keys_to_ignore_at_inference = ["past_key_values", "lm_loss", "pve_loss"]
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     num_visual_tokens: int = 64
     reducer: str = "perceiver"
     resampler_layers: int = 6
@@ -60,11 +60,12 @@ class VistConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         import_module("vist.model.vist")  # registers the model and the vision tower with the Auto classes
-        self.text_config = _sub_config(self.text_config, "llama")
+        text_config = _sub_config(self.text_config, "llama")
+        self.text_config = text_config
         self.vision_config = _sub_config(self.vision_config, "clip_vision_model")
         if self.resampler_size == 0:
-            self.resampler_size = self.text_config.hidden_size
-        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+            self.resampler_size = text_config.hidden_size
+        self.tie_word_embeddings = bool(getattr(text_config, "tie_word_embeddings", False))
         # The base class would otherwise reset the attention kernel of backbones that are already running.
         kernels = {name: getattr(self, name)._attn_implementation for name in self.sub_configs}
         kwargs["attn_implementation"] = kwargs.get("attn_implementation") or kernels

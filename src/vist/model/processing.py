@@ -20,6 +20,7 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
 from vist.errors import CheckpointError, VistError
+from vist.model.checkpoint import check_folder, first_line
 from vist.model.configuration import VistConfig
 from vist.render import PAGE_STYLES, Pages, PageStyle, render
 
@@ -86,13 +87,12 @@ class VistProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a saved processor. Raises CheckpointError with one sentence when it is missing or unreadable."""
+        check_folder(pretrained_model_name_or_path)
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except (OSError, TypeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(
-                f"Cannot load a VIST processor from {str(pretrained_model_name_or_path)!r}: {reason}"
-            ) from error
+        except (OSError, TypeError, KeyError, ValueError) as error:
+            source = str(pretrained_model_name_or_path)
+            raise CheckpointError(f"Cannot load a VIST processor from {source!r}: {first_line(error)}") from error
 
     def _tokenize(self, prompts: list[str], padding: bool | str, options: dict[str, Any]) -> dict[str, Any]:
         encoded = self.tokenizer(prompts, padding=padding, padding_side="left", **options)

@@ -47,7 +47,7 @@ from vist.fuse.insert import (
     keep_weights,
     project_states,
 )
-from vist.model.checkpoint import checked_loading
+from vist.model.checkpoint import checked_loading, first_line
 from vist.model.configuration import VistConfig
 from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches
 
@@ -156,7 +156,9 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises CheckpointError when the folder is missing or incomplete, holds another architecture, or a weight is
         missing or has the wrong shape: such a model would answer with nonsense.
         """
-        loaded = checked_loading(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
+        loaded = checked_loading(
+            super().from_pretrained, cls.config_class.model_type, pretrained_model_name_or_path, *args, **kwargs
+        )
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_backbones()  # loading replaces parameters, and with them the flag
         return loaded
@@ -293,11 +295,8 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
             losses["pve_loss"] = self._pve(context, context_ids, context_keep)
         if not losses:
             return losses
-        total = losses.get("lm_loss", 0.0)
-        if "pve_loss" in losses:
-            share = 1.0 if labels is None else _share_of_batch(labels, num_items_in_batch)
-            total = total + self.config.pve_weight * share * losses["pve_loss"]
-        return {**losses, "loss": total}
+        weights = {"lm_loss": 1.0, "pve_loss": self.config.pve_weight * _share_of_batch(labels, num_items_in_batch)}
+        return {**losses, "loss": torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()}
 
     def _pve(self, context: VisualContext, context_ids: Tensor, context_keep: Tensor | None) -> Tensor:
         keep = torch.ones_like(context_ids, dtype=torch.bool) if context_keep is None else context_keep
@@ -320,7 +319,7 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
             states, kwargs["cross_mask"] = context.states, context.mask
         if states is not None:
             kwargs["cross_kv"] = self.project_context(states)
-        return super().generate(inputs, *args, **kwargs)
+        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
 
 def _load_llm(source: str | os.PathLike[str], dtype: Any, attn_implementation: str | None) -> PreTrainedModel:
@@ -328,7 +327,7 @@ def _load_llm(source: str | os.PathLike[str], dtype: Any, attn_implementation: s
     try:
         return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attn_implementation)
     except (OSError, ValueError) as error:
-        raise VistError(f"Cannot load a language model from {str(source)!r}: {str(error).splitlines()[0]}") from error
+        raise VistError(f"Cannot load a language model from {str(source)!r}: {first_line(error)}") from error
 
 
 def _required(ink_mask: Tensor | None) -> Tensor:
@@ -351,9 +350,9 @@ def _compact(states_BMD: Tensor, mask_BM: Tensor) -> tuple[Tensor, Tensor]:
     return states_BMD.gather(1, index), mask_BM.gather(1, order_BM)
 
 
-def _share_of_batch(labels_BT: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | float:
+def _share_of_batch(labels_BT: Tensor | None, num_items_in_batch: Tensor | int | None) -> Tensor | float:
     """The part of an accumulated batch that these labels are, so that the parts of a mean loss add up to a mean."""
-    if num_items_in_batch is None:
+    if num_items_in_batch is None or labels_BT is None:
         return 1.0
     return (labels_BT[:, 1:] != -100).sum() / num_items_in_batch
 

@@ -16,9 +16,11 @@ from functools import lru_cache
 from itertools import islice
 
 _PAIRS = "()[]{}<>«»‹›⁅⁆⁽⁾₍₎≤≥⟨⟩⟪⟫⟦⟧⟮⟯⦃⦄⦅⦆〈〉《》「」『』【】〔〕〖〗〘〙〚〛（）［］｛｝＜＞｢｣"
-MIRRORED = {ord(a): ord(b) for i in range(0, len(_PAIRS), 2) for a, b in (_PAIRS[i : i + 2], _PAIRS[i : i + 2][::-1])}
+_TWINS = list(zip(_PAIRS[::2], _PAIRS[1::2], strict=True))
+MIRRORED = {ord(a): ord(b) for pair in _TWINS for a, b in (pair, pair[::-1])}
+MIRRORABLE = frozenset(_PAIRS)
 _NOT_BRACKETS = frozenset("<>«»‹›≤≥＜＞")
-_OPENING = {a: b for a, b in zip(_PAIRS[::2], _PAIRS[1::2], strict=True) if a not in _NOT_BRACKETS}
+_OPENING = {a: b for a, b in _TWINS if a not in _NOT_BRACKETS}
 _CLOSING = {b: a for a, b in _OPENING.items()}
 _NEUTRAL = frozenset(("B", "S", "WS", "ON", "BN"))
 _IGNORED = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI", ""))

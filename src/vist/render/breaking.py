@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vist.render.atlas import BLANK, DASH, NEWLINE, WIDE
+from vist.render.characters import BLANK, DASH, NEWLINE, WIDE
 
 MAX_ROW = 4096
 
@@ -74,7 +74,7 @@ def _cuts(classes: np.ndarray, blank: np.ndarray, glued: np.ndarray | None, pres
         dashes = np.flatnonzero(classes & DASH)
         dashes = dashes[(dashes > 0) & (dashes + 1 < len(classes))]
         single = (classes[dashes - 1] | classes[dashes + 1]) & DASH == 0
-        begins[dashes[single] + 1] = ~blank[dashes[single] - 1]  # neither a leading minus nor a rule of dashes
+        begins[dashes[single] + 1] |= ~blank[dashes[single] - 1]  # neither a leading minus nor a rule of dashes
     if glued is not None:
         begins &= ~glued
     cuts = np.flatnonzero(begins)
@@ -97,7 +97,7 @@ def break_rows(words: Words, cum: np.ndarray, width: int) -> np.ndarray:
     limits = np.append(words.starts, len(cum) - 1)
     too_long |= limits[following] - words.starts > MAX_ROW
     following[too_long] = -1
-    step, starts = memoryview(following), memoryview(words.starts)
+    step, starts = following.data, words.starts.data
     rows: list[int] = []
     word = 0
     while word < count:
@@ -110,7 +110,7 @@ def break_rows(words: Words, cum: np.ndarray, width: int) -> np.ndarray:
 def _break_word(words: Words, cum: np.ndarray, width: int, word: int, reach: np.ndarray, rows: list[int]) -> int:
     """Append the rows that begin inside a word too long for one; return the word that the next row begins with."""
     starts, end, position = words.starts, len(cum) - 1, rows[-1]
-    widths = memoryview(cum)
+    widths = cum.data
     while True:
         limit = widths[position] + width
         following = min(int(np.searchsorted(reach, limit, side="right")), int(words.line[word]))
@@ -135,7 +135,7 @@ def break_tabbed_rows(
     `tabs` are the positions of tabs, measured in `cum` as one blank each; stops are `stop` pixels apart in each row.
     """
     starts, reach, end = words.starts, cum[words.ends], len(cum) - 1
-    widths, growth = memoryview(cum), np.zeros(len(tabs), np.int64)
+    widths, growth = cum.data, np.zeros(len(tabs), np.int64)
     rows: list[int] = []
     position = tab = 0
     while position < end:

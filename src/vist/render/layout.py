@@ -15,192 +15,18 @@ Decisions
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from vist.errors import VistError
-from vist.render.atlas import BLANK, LOST, NEWLINE, RTL, SHAPE, TAB, GlyphAtlas, can_shape, glyph_atlas
-from vist.render.breaking import Words, break_rows, break_tabbed_rows, find_words
-from vist.render.loss import LossReport
-from vist.render.shape import Run, shape_run
+from vist.render.atlas import GlyphAtlas, glyph_atlas
+from vist.render.block import Block, lay_block
 from vist.render.style import PageStyle
-from vist.render.visual import reorder, running_base
+from vist.render.visual import running_base
 
 BLOCK = 1 << 15  # characters laid out at a time
 _LOOKAHEAD = 3  # rows behind a page that must be known before it is final
-
-
-@dataclass
-class Block:
-    """The rows of a stretch of text that begins at the top of a page.
-
-    By character (n,): `codes` uint32, `classes` uint8, `glyph` int32 (0 in shaped pieces), `column` int64 (first of its
-    advance box in `columns`), `left` and `right` uint8 (columns of ink outside the box), `advance`, `x` int32 (pixels,
-    x from the page's left edge), `row` int64 (from the top of the first page). By row (R,): `row_start` int64 with n at
-    its end (R + 1,), `text_end` and `ink_end` int64, the pixels at which its advances and its ink end (0 without ink).
-    `order` (n,) lists the characters of every row from left to right; None when that is the reading order.
-    """
-
-    codes: np.ndarray
-    classes: np.ndarray
-    glyph: np.ndarray
-    column: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    advance: np.ndarray
-    x: np.ndarray
-    row: np.ndarray
-    row_start: np.ndarray
-    text_end: np.ndarray
-    ink_end: np.ndarray
-    columns: np.ndarray
-    order: np.ndarray | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows in the block, the last page's missing ones not counted."""
-        return len(self.text_end)
-
-    def pages(self, rows_per_page: int) -> int:
-        """Pages the rows fill, the last one perhaps in part."""
-        return -(-self.rows // rows_per_page)
-
-    def losses(self, atlas: GlyphAtlas) -> list[LossReport]:
-        """Return what each page lost; newlines and tabs that are drawn as blanks count as folded."""
-        counts: list[dict[tuple[str, int], int]] = [{} for _ in range(self.pages(atlas.style.rows))]
-        where = np.flatnonzero(self.classes & LOST)
-        keys = (self.row[where] // atlas.style.rows) << 21 | self.codes[where]
-        for key, count in zip(*(values.tolist() for values in np.unique(keys, return_counts=True)), strict=True):
-            code = key & 0x1FFFFF
-            counts[key >> 21][atlas.loss[code], code] = count
-        return [LossReport(count) for count in counts]
-
-    def head(self, rows: int) -> Block:
-        """Return the block of the first rows."""
-        n = int(self.row_start[rows])
-        cut = {name: getattr(self, name)[:n] for name in _BY_CHARACTER}
-        cut |= {"text_end": self.text_end[:rows], "ink_end": self.ink_end[:rows]}
-        order = None if self.order is None else self.order[:n]
-        return replace(self, **cut, row_start=self.row_start[: rows + 1], order=order)
-
-
-_BY_CHARACTER = ("codes", "classes", "glyph", "column", "left", "right", "advance", "x", "row")
-
-
-def code_points(text: str) -> np.ndarray:
-    """Return the code points of a string, (n,) uint32; lone surrogates are kept as they are."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
-def lay_block(text: str, atlas: GlyphAtlas, base: int | None = None) -> Block:
-    """Place all characters of a non-empty text that begins at the top of a page.
-
-    `base` is the direction (0 left-to-right, 1 right-to-left) of a paragraph that began before the text.
-    """
-    style = atlas.style
-    run = _look_up(code_points(text), atlas)
-    classes = run.classes
-    present = int(np.bitwise_or.reduce(classes))
-    if present & BLANK:
-        _join_crlf(run)
-    if present & SHAPE and can_shape():
-        shape_run(run, text, atlas)
-    cum = _cumulate(run.advance)
-    words = find_words(classes, run.glued, present)
-    if present & TAB:
-        tabs = np.flatnonzero(classes & TAB)
-        rows, growth = break_tabbed_rows(words, cum, style.text_width, tabs, style.tab_width * atlas.blank_advance)
-        run.advance[tabs] += growth
-        cum = _cumulate(run.advance)
-    else:
-        rows = break_rows(words, cum, style.text_width)
-    row_start = np.append(rows, len(text))
-    if style.newline == "blank" and present & NEWLINE:
-        row_start = _insert_empty_rows(row_start, classes)
-    block = _place(run, cum, row_start, words, style.margin_left)
-    if present & RTL:
-        reorder(block, text, atlas, base)
-    return block
-
-
-def _look_up(codes: np.ndarray, atlas: GlyphAtlas) -> Run:
-    """Fetch class and glyph of every code point; mode "clip" spares `take` its range check, the tables have all."""
-    index = codes.astype(np.intp)
-    glyph = atlas.glyph_of.take(index, mode="clip")
-    if glyph.min() < 0:
-        atlas.learn(codes[glyph < 0])
-        glyph = atlas.glyph_of.take(index, mode="clip")
-    number = glyph.astype(np.intp)
-    return Run(
-        codes=codes,
-        classes=atlas.class_of.take(index, mode="clip"),
-        glyph=glyph,
-        column=atlas.first_column.take(number, mode="clip"),
-        left=atlas.left.take(number, mode="clip"),
-        right=atlas.right.take(number, mode="clip"),
-        advance=atlas.advance.take(number, mode="clip"),
-        columns=atlas.columns,
-    )
-
-
-def _cumulate(advance: np.ndarray) -> np.ndarray:
-    cum = np.zeros(len(advance) + 1, np.int64)
-    np.cumsum(advance, out=cum[1:])
-    return cum
-
-
-def _join_crlf(run: Run) -> None:
-    """Make CR LF one newline: the CR keeps its place and loses its width and its effect."""
-    returns = np.flatnonzero(run.codes[:-1] == 0x0D)
-    returns = returns[run.codes[returns + 1] == 0x0A]
-    run.classes[returns] = BLANK
-    run.advance[returns] = 0
-
-
-def _insert_empty_rows(row_start: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Put an empty row before every row that follows a newline."""
-    after = np.flatnonzero(classes[row_start[1:-1] - 1] & NEWLINE) + 1
-    return np.insert(row_start, after, row_start[after])
-
-
-def _place(run: Run, cum: np.ndarray, row_start: np.ndarray, words: Words, margin: int) -> Block:
-    """Turn cumulative widths (n + 1,) and row starts (R + 1,) into positions; hanging blanks lose their width."""
-    counts = np.diff(row_start)
-    base = cum[row_start[:-1]]
-    ink_stop = words.ends[np.searchsorted(words.starts, row_start[1:], side="left") - 1]
-    ink_stop = np.minimum(ink_stop, row_start[1:])
-    stop = np.maximum(cum[ink_stop], base)
-    limit = np.repeat(stop, counts)
-    start = np.minimum(cum[:-1], limit)
-    advance = (np.minimum(cum[1:], limit) - start).astype(np.int32)
-    length = stop - base
-    last = _last_inked(ink_stop - 1, length > 0, advance)
-    return Block(
-        codes=run.codes,
-        classes=run.classes,
-        glyph=run.glyph,
-        column=run.column,
-        left=run.left,
-        right=run.right,
-        advance=advance,
-        x=(start - np.repeat(base - margin, counts)).astype(np.int32),
-        row=np.repeat(np.arange(len(counts)), counts),
-        row_start=row_start,
-        text_end=length + margin,
-        ink_end=np.where(length > 0, length + margin + run.right[last], 0),
-        columns=run.columns,
-    )
-
-
-def _last_inked(last: np.ndarray, inked: np.ndarray, advance: np.ndarray) -> np.ndarray:
-    """Step back from each row's last character (R,) over those without width."""
-    last = np.maximum(last, 0)
-    back = inked & (advance[last] == 0)
-    while back.any():
-        last = last - back
-        back = inked & (advance[last] == 0)
-    return last
 
 
 def lay_blocks(chunks: Iterable[str], atlas: GlyphAtlas) -> Iterator[tuple[str, Block]]:
@@ -281,20 +107,21 @@ def layout(text: str, style: str | PageStyle = "vist") -> Layout:
         raise VistError(f"layout() places a string and was given {type(text).__name__}: decode it or join it first.")
     style = PageStyle.named(style)
     atlas = glyph_atlas(style)
-    by_char: list[tuple[np.ndarray, ...]] = []
-    spans, ink, pages, chars = [], [], 0, 0
+    places: list[list[np.ndarray]] = [[], [], [], [], []]
+    spans, ink = [np.zeros((0, 2), np.int64)], [np.zeros((0, style.rows, style.cols), bool)]
+    pages = chars = 0
     for _, block in lay_blocks([text], atlas):
         page, row = np.divmod(block.row, style.rows)
-        by_char.append(((page + pages).astype(np.int32), row.astype(np.int32), block.x, block.advance, block.glyph))
+        for values, kept in zip((page + pages, row, block.x, block.advance, block.glyph), places, strict=True):
+            kept.append(values.astype(np.int32))
         spans.append(page_spans(block, style) + chars)
         ink.append(ink_mask(block, style))
         pages += len(spans[-1])
         chars += len(block.codes)
     check_page_limit(pages, style, style.max_pages)
-    if not by_char:
-        none = np.zeros(0, np.int32)
-        return Layout(style, *[none] * 5, np.zeros((0, 2), np.int64), np.zeros((0, style.rows, style.cols), bool))
-    return Layout(style, *(np.concatenate(parts) for parts in zip(*by_char, strict=True)), np.concatenate(spans), np.concatenate(ink))
+    none = np.zeros(0, np.int32)
+    page, row, x, advance, glyph = (np.concatenate([none, *kept]) for kept in places)
+    return Layout(style, page, row, x, advance, glyph, np.concatenate(spans), np.concatenate(ink))
 
 
 def check_page_limit(pages: int, style: PageStyle, limit: int | None) -> None:

@@ -26,8 +26,9 @@ from PIL import Image
 
 from vist.errors import VistError
 from vist.render.atlas import GlyphAtlas, glyph_atlas
+from vist.render.block import Block
 from vist.render.fonts import RENDERER_VERSION, fingerprint
-from vist.render.layout import Block, check_page_limit, ink_mask, lay_blocks, page_spans
+from vist.render.layout import check_page_limit, ink_mask, lay_blocks, page_spans
 from vist.render.loss import LossReport
 from vist.render.raster import paint
 from vist.render.style import PageStyle

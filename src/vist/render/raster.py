@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vist.render.layout import Block
+from vist.render.block import Block
 from vist.render.style import PageStyle
 
 _TILE = 64  # rows painted at a time

@@ -4,29 +4,31 @@ Owns the cutting of such stretches into pieces of one font and direction, and th
 raqm (HarfBuzz). Knows nothing about rows; the order of right-to-left text is `bidi`'s.
 
 Decisions
-- A piece is at most one word. Words repeat, so drawn pieces are kept (least recently used go first), and the memory
-  stays bounded however long the text is.
+- Words repeat, so a shaped word is kept whole (least recently used go first): the memory stays bounded however long
+  the text is, and a word that is known costs one look-up.
 - Each character of a piece owns a slice of the piece's columns, measured from the lengths of the piece's beginnings
   in joined form. So a word is broken at a row's edge, and looked up by patch, like any other stretch of characters.
+- Where clusters do not touch each other (Latin with marks, Hebrew, Thai) each cluster is a piece; elsewhere a piece is
+  as much of a word as one font covers.
 - A cluster that no single font covers is drawn character by character, so that what is missing is known one by one.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from vist.render.atlas import BLANK, JOINERS, LOST, RTL, SHAPE, Cells, GlyphAtlas, glyph_atlas
+from vist.render.atlas import Cells, GlyphAtlas, glyph_atlas
+from vist.render.characters import BLANK, JOINERS, LOST, RTL, SHAPE, classify, follows
 from vist.render.fonts import FontStack, sized_font
 from vist.render.style import PageStyle
 
 _ZWJ = 0x200D
-_LONGEST = 64  # characters of a piece
-_FOLLOWERS = frozenset(("Mn", "Mc", "Me"))
+_LONGEST = 32  # characters of a piece, and of a word that is kept
+_APART = ((0x0590, 0x05FF), (0x0E00, 0x0EFF))  # Hebrew, Thai, Lao
 
 
 @dataclass
@@ -57,89 +59,160 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Item:
-    """Characters `begin` to `end` of a block that one font draws in one direction."""
+class Word:
+    """A shaped word of n characters; arrays are (n,), `column` counts in the word's own `columns`.
 
-    begin: int
-    end: int
-    face: int
-    rtl: bool
+    `shaped` marks the characters that a piece draws; the others keep the glyphs that they have by themselves. `found`
+    marks joiners and selectors that the font knows, which therefore are not lost.
+    """
+
+    columns: np.ndarray
+    column: np.ndarray
+    advance: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    glued: np.ndarray
+    shaped: np.ndarray
+    found: np.ndarray
 
 
-def find_items(codes: np.ndarray, classes: np.ndarray, stack: FontStack) -> Iterator[Item]:
-    """Yield the pieces of a block, in order, from code points and class bits (n,)."""
+def shape_run(run: Run, text: str, atlas: GlyphAtlas) -> None:
+    """Replace the glyphs of all stretches that need shaping by slices of shaped words, in place.
+
+    The columns of the words are put behind those of the atlas in a copy that belongs to this run.
+    """
+    spans = _spans(run.codes, run.classes)
+    number: dict[str, int] = {}
+    used = [number.setdefault(text[begin:end], len(number)) for begin, end in spans]
+    words = [shape_word(atlas.style, word) for word in number]
+    begins, ends = np.array(spans, np.int64).reshape(-1, 2).T
+    lengths = np.array([len(word.column) for word in words], np.int64)
+    widths = np.array([len(word.columns) for word in words], np.int64)
+    home = np.cumsum(widths) - widths + len(run.columns)
+    size = ends - begins
+    place = np.repeat(begins - (np.cumsum(size) - size), size) + np.arange(size.sum())
+    source = np.repeat((np.cumsum(lengths) - lengths)[used] - begins, size) + place
+
+    def gather(name: str) -> np.ndarray:
+        return np.concatenate([getattr(word, name) for word in words])[source]
+
+    run.glued = np.zeros(len(run.codes), bool)
+    run.glued[place] = gather("glued")
+    run.classes[place[gather("found")]] &= ~np.uint8(LOST)
+    shaped = gather("shaped")
+    place, source = place[shaped], source[shaped]
+    run.glyph[place] = 0
+    for name in ("advance", "left", "right"):
+        getattr(run, name)[place] = gather(name)
+    run.column[place] = gather("column") + np.repeat(home[used], size)[shaped]
+    run.columns = np.concatenate([run.columns, *(word.columns for word in words)])
+
+
+def _spans(codes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:
+    """Return the stretches that need shaping, with the bases that marks sit on and what joiners tie to them."""
     edges = np.flatnonzero(np.diff((classes & SHAPE).astype(bool), prepend=False, append=False))
-    done = 0
+    spans: list[list[int]] = []
     for begin, end in edges.reshape(-1, 2).tolist():
-        if begin < done:
-            continue
-        clusters = []
-        position = _base_before(codes, classes, begin, done)
-        while position < end:
-            stop = _cluster_end(codes, classes, position)
-            clusters.append((position, stop))
-            position = stop
-            end = max(end, stop)
-        done = position
-        yield from _merge(clusters, codes, classes, stack)
+        if spans and begin <= spans[-1][1]:
+            spans[-1][1] = max(end, spans[-1][1])
+        else:
+            floor = spans[-1][1] if spans else 0
+            based = begin > floor and follows(int(codes[begin])) and not classes[begin - 1] & (BLANK | LOST)
+            spans.append([begin - based, end])
+        if codes[end - 1] == _ZWJ and end < len(codes) and not classes[end] & BLANK:
+            spans[-1][1] = end + 1
+    return [part for begin, end in spans for part in _parts(codes, begin, end)]
 
 
-def _base_before(codes: np.ndarray, classes: np.ndarray, begin: int, floor: int) -> int:
-    """Return where the first cluster begins: one before, if the stretch starts with what belongs to a base."""
-    base = begin - 1
-    if base < floor or not _follows(int(codes[begin])) or classes[base] & (BLANK | LOST):
-        return begin
-    return base
+def _parts(codes: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut a stretch that is too long to be kept as one word, between clusters."""
+    while end - begin > _LONGEST:
+        stretch = tuple(codes[begin : begin + 2 * _LONGEST].tolist())
+        stop = _cluster_end(stretch, 0)
+        while not _stands_apart(stretch[0]) and stop < _LONGEST:
+            stop = _cluster_end(stretch, stop)
+        yield begin, min(begin + stop, end)
+        begin += stop
+    if begin < end:
+        yield begin, end
 
 
 @lru_cache(maxsize=1 << 16)
-def _follows(code: int) -> bool:
-    """Tell whether a character belongs to the one before it."""
-    tag = 0x1F3FB <= code <= 0x1F3FF or 0xE0020 <= code <= 0xE007F
-    return code in JOINERS or tag or unicodedata.category(chr(code)) in _FOLLOWERS
+def _stands_apart(code: int) -> bool:
+    return not classify(code)[0] & SHAPE or any(low <= code <= high for low, high in _APART)
 
 
-def _cluster_end(codes: np.ndarray, classes: np.ndarray, begin: int) -> int:
+def _cluster_end(codes: tuple[int, ...], begin: int) -> int:
     """Return the end of the cluster at `begin`: a base, its marks, and what a joiner ties to it."""
-    position, count = begin + 1, len(codes)
-    if _is_flag(codes[begin]) and position < count and _is_flag(codes[position]):
-        position += 1
-    while position < count and position - begin < _LONGEST:
-        tied = codes[position - 1] == _ZWJ and not classes[position] & BLANK
-        if not tied and not _follows(int(codes[position])):
+    position = begin + 1
+    if codes[begin : begin + 2] and all(0x1F1E6 <= code <= 0x1F1FF for code in codes[begin : begin + 2]):
+        position = min(begin + 2, len(codes))  # a flag is two letters
+    while position < len(codes) and position - begin < _LONGEST:
+        if codes[position - 1] != _ZWJ and not follows(codes[position]):
             break
         position += 1
     return position
 
 
-def _is_flag(code: np.integer) -> bool:
-    return 0x1F1E6 <= code <= 0x1F1FF
-
-
-def _merge(
-    clusters: list[tuple[int, int]], codes: np.ndarray, classes: np.ndarray, stack: FontStack
-) -> Iterator[Item]:
-    """Join neighbouring clusters of one font and direction; clusters that no font covers come out as no item."""
-    item: Item | None = None
-    for begin, end in clusters:
-        face = _covering_face(tuple(codes[begin:end].tolist()), stack)
-        rtl = bool(classes[begin] & RTL)
-        if item and (item.end, item.face, item.rtl) == (begin, face, rtl) and end - item.begin <= _LONGEST:
-            item = replace(item, end=end)
+@lru_cache(maxsize=1 << 14)
+def shape_word(style: PageStyle, text: str) -> Word:
+    """Shape a word in the fonts of a style."""
+    atlas = glyph_atlas(style)
+    codes = tuple(map(ord, text))
+    word = _unshaped(len(text), atlas)
+    columns = [word.columns]
+    used = 0
+    for begin, end, face, rtl in _items(codes, atlas.stack):
+        piece = draw_piece(style, face, text[begin:end], rtl)
+        if piece is None:
             continue
-        if item:
-            yield item
-        item = Item(begin, end, face, rtl) if face is not None else None
-    if item:
-        yield item
+        cells = piece.cells
+        word.shaped[begin:end] = True
+        word.glued[begin + 1 : end] = True
+        word.column[begin:end] = used + cells.left + piece.start
+        word.advance[begin:end] = piece.advance
+        word.left[end - 1 if rtl else begin], word.right[begin if rtl else end - 1] = cells.left, cells.right
+        word.found[begin:end] = [c in JOINERS and atlas.stack.covers(face, {c}) for c in codes[begin:end]]
+        columns.append(cells.columns)
+        used += len(cells.columns)
+    return Word(np.concatenate(columns), *(getattr(word, name) for name in _BY_CHARACTER))
 
 
+_BY_CHARACTER = ("column", "advance", "left", "right", "glued", "shaped", "found")
+
+
+def _unshaped(size: int, atlas: GlyphAtlas) -> Word:
+    numbers = (np.zeros(size, kind) for kind in (np.int64, np.int32, np.uint8, np.uint8, bool, bool, bool))
+    return Word(np.zeros((0, atlas.columns.shape[1]), np.uint8), *numbers)
+
+
+def _items(codes: tuple[int, ...], stack: FontStack) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield (begin, end, face, right-to-left) of the pieces; clusters that no font covers are left out."""
+    begin = 0
+    while begin < len(codes):
+        end = _cluster_end(codes, begin)
+        face, rtl = _covering_face(codes[begin:end], stack), _is_rtl(codes[begin])
+        while not _stands_apart(codes[begin]) and end < len(codes) and end - begin < _LONGEST:
+            after = _cluster_end(codes, end)
+            if _is_rtl(codes[end]) != rtl or _covering_face(codes[end:after], stack) != face:
+                break
+            end = after
+        if face is not None:
+            yield begin, end, face, rtl
+        begin = end
+
+
+def _is_rtl(code: int) -> bool:
+    return bool(classify(code)[0] & RTL)
+
+
+@lru_cache(maxsize=1 << 14)
 def _covering_face(cluster: tuple[int, ...], stack: FontStack) -> int | None:
     needed = {code for code in cluster if code not in JOINERS} or set(cluster)
     return next((face for face in stack.covering(cluster[0]) if stack.covers(face, needed)), None)
 
 
-@lru_cache(maxsize=1 << 15)
+@lru_cache(maxsize=1 << 14)
 def draw_piece(style: PageStyle, face: int, text: str, rtl: bool) -> Piece | None:
     """Draw a piece of text with one face; None when it leaves no ink."""
     atlas, direction = glyph_atlas(style), "rtl" if rtl else "ltr"
@@ -149,9 +222,9 @@ def draw_piece(style: PageStyle, face: int, text: str, rtl: bool) -> Piece | Non
             return None
         stops = _stops(atlas, face, text, size, direction, cells.advance)
         advance = np.diff(stops)
-        if cells.fits and advance.max() <= style.text_width:
-            break
-    return Piece(cells, cells.advance - stops[1:] if rtl else stops[:-1], advance)
+        if size == 1 or (cells.fits and advance.max() <= style.text_width):
+            return Piece(cells, cells.advance - stops[1:] if rtl else stops[:-1], advance)
+    return None
 
 
 def _stops(atlas: GlyphAtlas, face: int, text: str, size: int, direction: str, total: int) -> np.ndarray:
@@ -162,50 +235,13 @@ def _stops(atlas: GlyphAtlas, face: int, text: str, size: int, direction: str, t
     font = sized_font(atlas.stack.paths[face], size, raqm=True)
     stops = np.zeros(len(text) + 1, np.int64)
     for position in range(1, len(text)):
-        if _follows(ord(text[position])):
+        if follows(ord(text[position])):
             stops[position] = -1  # a mark has no width of its own: all of it is its base's
         else:
             stops[position] = round(font.getlength(text[:position] + chr(_ZWJ), direction=direction))
     stops[-1] = total
     stops = np.minimum(np.maximum.accumulate(stops), total)
     for position in range(len(text) - 1, 0, -1):
-        if _follows(ord(text[position])):
+        if follows(ord(text[position])):
             stops[position] = stops[position + 1]
     return stops
-
-
-def shape_run(run: Run, text: str, atlas: GlyphAtlas) -> None:
-    """Replace the glyphs of all stretches that need shaping by slices of shaped pieces, in place.
-
-    The columns of the pieces are put behind those of the atlas in a copy that belongs to this run.
-    """
-    run.glued = np.zeros(len(run.codes), bool)
-    extra: list[np.ndarray] = []
-    placed: dict[int, int] = {}
-    used = len(run.columns)
-    for item in find_items(run.codes, run.classes, atlas.stack):
-        piece = draw_piece(atlas.style, item.face, text[item.begin : item.end], item.rtl)
-        if piece is None:
-            continue
-        at = placed.get(id(piece))
-        if at is None:
-            at = placed[id(piece)] = used
-            extra.append(piece.cells.columns)
-            used += len(piece.cells.columns)
-        _apply(run, item, piece, at, atlas)
-    run.columns = np.concatenate([run.columns, *extra])
-
-
-def _apply(run: Run, item: Item, piece: Piece, at: int, atlas: GlyphAtlas) -> None:
-    """Give the characters of an item their slices of a piece whose columns begin at `at`."""
-    begin, end = item.begin, item.end
-    run.glyph[begin:end] = 0
-    run.column[begin:end] = at + piece.cells.left + piece.start
-    run.advance[begin:end] = piece.advance
-    run.left[begin:end] = run.right[begin:end] = 0
-    first, last = (end - 1, begin) if item.rtl else (begin, end - 1)
-    run.left[first], run.right[last] = piece.cells.left, piece.cells.right
-    run.glued[begin + 1 : end] = True  # type: ignore[index]
-    for position in range(begin, end):
-        if run.codes[position] in JOINERS and atlas.stack.covers(item.face, {int(run.codes[position])}):
-            run.classes[position] &= ~np.uint8(LOST)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vist.render.atlas import NEWLINES, RTL, GlyphAtlas
-from vist.render.bidi import MIRRORED, base_level, levels, visual_order
+from vist.render.atlas import GlyphAtlas
+from vist.render.bidi import MIRRORABLE, MIRRORED, base_level, bidi_type, levels, visual_order
+from vist.render.characters import NEWLINES, RTL
 
 if TYPE_CHECKING:
-    from vist.render.layout import Block
+    from vist.render.block import Block
 
+_TURNING = frozenset(("L", "EN", "AN"))  # what may run the other way in a right-to-left row
 _NEWLINES = "".join(map(chr, sorted(NEWLINES)))
 
 
@@ -38,7 +40,7 @@ def reorder(block: Block, text: str, atlas: GlyphAtlas, base: int | None) -> Non
     rows = np.unique(block.row[np.flatnonzero(block.classes & RTL)])
     paragraphs = np.append(0, np.flatnonzero(np.isin(block.codes, list(NEWLINES))) + 1)
     starts = paragraphs[np.searchsorted(paragraphs, block.row_start[rows], side="right") - 1]
-    bases = {0: base} if base is not None else {}
+    bases: dict[int, int | None] = {0: base} if base is not None else {}
     for row, start in zip(rows.tolist(), starts.tolist(), strict=True):
         if start not in bases:
             bases[start] = base_level(text, start)
@@ -47,9 +49,16 @@ def reorder(block: Block, text: str, atlas: GlyphAtlas, base: int | None) -> Non
 
 def _reorder_row(block: Block, row: int, text: str, base: int, atlas: GlyphAtlas) -> None:
     begin, end = block.row_start[row : row + 2].tolist()
-    row_levels = levels(text[begin:end], base)
-    _mirror(block, begin, row_levels, atlas)
-    order = np.array(visual_order(row_levels)) + begin
+    row_text = text[begin:end]
+    kinds = {bidi_type(char) for char in set(row_text)}
+    if base and not kinds & _TURNING:
+        row_levels = [1] * len(row_text)  # nothing in the row can be on another level
+        order = np.arange(end - 1, begin - 1, -1)
+    else:
+        row_levels = levels(row_text, base)
+        order = np.array(visual_order(row_levels)) + begin
+    if not MIRRORABLE.isdisjoint(row_text):
+        _mirror(block, begin, row_levels, atlas)
     block.order[begin:end] = order  # type: ignore[index]
     advance = block.advance[order]
     block.x[order] = np.cumsum(advance) - advance + atlas.style.margin_left
@@ -63,9 +72,7 @@ def _mirror(block: Block, begin: int, row_levels: list[int], atlas: GlyphAtlas) 
         mirrored = MIRRORED.get(int(block.codes[position])) if level % 2 else None
         if mirrored is None:
             continue
-        atlas.learn(np.array([mirrored]))
         glyph = atlas.glyph_of[mirrored]
-        column = atlas.first_column[glyph]
-        if atlas.advance[glyph] == block.advance[position] and column < len(block.columns):
-            block.glyph[position], block.column[position] = glyph, column
+        if atlas.advance[glyph] == block.advance[position]:
+            block.glyph[position], block.column[position] = glyph, atlas.first_column[glyph]
             block.left[position], block.right[position] = atlas.left[glyph], atlas.right[glyph]

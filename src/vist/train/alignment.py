@@ -117,8 +117,8 @@ class Aligner(nn.Module):
         self.vision_tower, self.resampler = model.vision_tower, model.resampler
         self.slots, self.temperature = slots, temperature
         self.register_buffer("embeddings", embeddings.clone(), persistent=False)
-        self.contrast = nn.Linear(states, width)
-        self.naming = nn.Sequential(nn.Linear(states, 2 * width), nn.GELU(), nn.Linear(2 * width, slots * width))
+        self.contrast_head = nn.Linear(states, width)
+        self.naming_head = nn.Sequential(nn.Linear(states, 2 * width), nn.GELU(), nn.Linear(2 * width, slots * width))
 
     def forward(
         self, pixel_values: torch.Tensor, ink_mask: torch.Tensor, labels: torch.Tensor
@@ -141,14 +141,14 @@ class Aligner(nn.Module):
     def _contrast(self, states_CD: torch.Tensor, tokens_CS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         there = (tokens_CS != IGNORED)[..., None]
         mean_CD = (self.embeddings[tokens_CS.clamp(min=0)] * there).sum(1) / there.sum(1)
-        visual, text = F.normalize(self.contrast(states_CD), dim=-1), F.normalize(mean_CD, dim=-1)
+        visual, text = F.normalize(self.contrast_head(states_CD), dim=-1), F.normalize(mean_CD, dim=-1)
         scores = (visual @ text.T / self.temperature).float()
         target = torch.arange(len(scores), device=scores.device)
         return F.cross_entropy(scores, target), (scores.argmax(-1) == target).float().mean()
 
     def _name(self, states_CD: torch.Tensor, tokens_CS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         there = tokens_CS != IGNORED
-        named = self.naming(states_CD).unflatten(-1, (self.slots, -1))[there]
+        named = self.naming_head(states_CD).unflatten(-1, (self.slots, -1))[there]
         scores = (named @ self.embeddings.T).float()
         wanted = tokens_CS[there]
         return F.cross_entropy(scores, wanted), (scores.argmax(-1) == wanted).float().mean()

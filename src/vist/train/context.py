@@ -6,7 +6,9 @@ Shapes: B batch, P pages, T proximal tokens, L distant tokens.
 
 Decisions
 - Pages are rendered here, in the data loader's workers, from samples that are pure functions of (seed, index).
-- The distant text's token ids come along for PVE only, masked by frequency; the model never reads them as text.
+- The distant text's token ids come along for PVE only, masked by frequency; the model does not read them as text.
+- A share of the batches shows the distant part as text instead of pages, so that a language model that still learns
+  keeps reading both. Whole batches, since text is several times longer than the visual tokens it stands for.
 """
 
 from __future__ import annotations
@@ -35,12 +37,18 @@ class ContextShape:
         tokens: proximal tokens, BOS included.
         masking: which distant tokens PVE leaves out.
         masking_rate: share of them.
+        text_share: share of batches with the distant part as text.
+        text_distant: shortest and longest distant text of those, in characters.
+        text_tokens: their most tokens in all.
     """
 
     distant: tuple[int, int]
     tokens: int
     masking: MaskingStrategy = "frequency"
     masking_rate: float = 0.5
+    text_share: float = 0.0
+    text_distant: tuple[int, int] = (150, 2800)
+    text_tokens: int = 1024
 
 
 class ContextSamples(Dataset):
@@ -55,35 +63,40 @@ class ContextSamples(Dataset):
         shape: ContextShape,
         importance: np.ndarray,
         samples: int,
+        batch_size: int,
         seed: int,
     ):
         self.corpus, self.tokenizer, self.style, self.mix, self.shape = corpus, tokenizer, style, mix, shape
-        self.importance, self.samples, self.seed = torch.from_numpy(importance), samples, seed
+        self.importance = torch.from_numpy(importance)
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
 
     def __len__(self) -> int:
         return self.samples
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((self.seed, index))
-        distant = int(rng.integers(self.shape.distant[0], self.shape.distant[1] + 1))
-        example = draw_example(self.corpus, self.mix, rng, distant, self.shape.tokens * 4)
+        as_text = np.random.default_rng((self.seed, index // self.batch_size, 1)).random() < self.shape.text_share
+        low, high = self.shape.text_distant if as_text else self.shape.distant
+        example = draw_example(self.corpus, self.mix, rng, int(rng.integers(low, high + 1)), self.shape.tokens * 4)
+        proximal = self._ids(example.proximal)[: self.shape.tokens - 1]
+        distant = self._ids(example.distant)
+        if as_text:
+            room = self.shape.text_tokens - 1 - len(proximal)
+            return {"prompt": np.array([self.tokenizer.bos_token_id, *distant[-room:], *proximal])}
         pages = render(example.distant, self.style)
-        context = torch.tensor(self._ids(example.distant))
-        keep = frequency_mask(
-            context,
-            self.importance,
-            self.shape.masking_rate,
-            self.shape.masking,
-            torch.Generator().manual_seed(int(rng.integers(2**62))),
-        )
-        prompt = [self.tokenizer.bos_token_id, *self._ids(example.proximal)[: self.shape.tokens - 1]]
         return {
+            "prompt": np.array([self.tokenizer.bos_token_id, *proximal]),
             "pixels": pages.pixels,
             "ink": pages.ink,
-            "prompt": np.array(prompt),
-            "context": context.numpy(),
-            "keep": keep.numpy(),
+            "context": np.array(distant),
+            "keep": self._keep(distant, int(rng.integers(2**62))),
         }
+
+    def _keep(self, ids: list[int], seed: int) -> np.ndarray:
+        generator = torch.Generator().manual_seed(seed)
+        shape = self.shape
+        kept = frequency_mask(torch.tensor(ids), self.importance, shape.masking_rate, shape.masking, generator)
+        return kept.numpy()
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -92,19 +105,17 @@ class ContextSamples(Dataset):
         """The model's arguments; pages are padded with blank ones, text on the right."""
         pad = self.tokenizer.pad_token_id
         ids, there = _stack([row["prompt"] for row in rows], pad)
-        context, _ = _stack([row["context"] for row in rows], pad)
-        keep, _ = _stack([row["keep"] for row in rows], False)
-        pixels, _ = _stack([row["pixels"] for row in rows], self.style.background)
-        ink, _ = _stack([row["ink"] for row in rows], False)
-        return {
+        batch = {
             "input_ids": ids,
             "attention_mask": there.long(),
             "labels": ids.masked_fill(~there, -100),
-            "pixel_values": pixels,
-            "ink_mask": ink,
-            "context_ids": context,
-            "context_keep": keep,
         }
+        if "pixels" in rows[0]:
+            batch["pixel_values"], _ = _stack([row["pixels"] for row in rows], self.style.background)
+            batch["ink_mask"], _ = _stack([row["ink"] for row in rows], False)
+            batch["context_ids"], _ = _stack([row["context"] for row in rows], pad)
+            batch["context_keep"], _ = _stack([row["keep"] for row in rows], False)
+        return batch
 
 
 def _stack(arrays: Sequence[np.ndarray], filler: int | bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,8 +5,10 @@ Owns the order of the stages and what each hands to the next. The numbers are a 
 Decisions
 - A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
   continues from its newest checkpoint. So one command, repeated as often as needed, always ends with the same model.
-- Stages: tokenizer -> language-model -> language-model-long (context extension) -> frequency -> text-vit -> alignment
-  -> read-back -> context -> model. Backbones are frozen from `alignment` on, as in the paper.
+- Stages: tokenizer -> language-model -> frequency -> text-vit -> alignment -> read-back -> context -> model.
+- The encoder is frozen from `alignment` on. The language model still learns in `read-back`: the paper starts from an
+  LLM that can look things up in its context, and one of this size and training cannot yet; it learns it there, from
+  pages and from text. In `context`, the paper's objective, both backbones are frozen, as in the paper.
 """
 
 from __future__ import annotations
@@ -56,9 +58,6 @@ class NanoRecipe:
     lm_mix: ExampleMix
     lm_tokens: int
     lm: StageConfig
-    lm_long_mix: ExampleMix
-    lm_long_tokens: int
-    lm_long: StageConfig
     reading_mix: ReadingMix
     reading: StageConfig
     visual_tokens: int
@@ -104,18 +103,15 @@ class NanoRun:
         self._finish("tokenizer", tokenizer.save_pretrained)
 
     def train_language_model(self) -> None:
-        """Next-token training on short sequences."""
+        """Next-token training on text alone."""
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
         model = build_language_model(self.tokenizer, recipe.lm_width, recipe.lm_layers, recipe.lm_context)
-        self._train_text("language-model", model, recipe.lm_mix, recipe.lm_tokens, recipe.lm, recipe.seed)
-
-    def extend_language_model(self) -> None:
-        """Next-token training on sequences as long as full text in evaluation."""
-        recipe = self.recipe
-        model = LlamaForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
-        tokens, seed = recipe.lm_long_tokens, recipe.seed + 1
-        self._train_text("language-model-long", model, recipe.lm_long_mix, tokens, recipe.lm_long, seed)
+        data = TextSequences(
+            self.corpus, self.tokenizer, recipe.lm_mix, recipe.lm_tokens, recipe.lm.samples, recipe.seed
+        )
+        run_stage(model, data, data.collate, recipe.lm, self.out / "language-model", recipe.seed)
+        self._finish("language-model", model.save_pretrained)
 
     def count_tokens(self) -> None:
         """Token statistics for frequency-based masking, on pieces as long as a page."""
@@ -158,16 +154,18 @@ class NanoRun:
         self._finish("alignment", model.save_pretrained)
 
     def read_back(self) -> None:
-        """Warm-up of the cross-attention: quote and recall what one page says."""
+        """Warm-up of Resampler, cross-attention and language model: quote and recall what one page says."""
         recipe = self.recipe
+        model = self._trained("alignment")
+        model.language_model.requires_grad_(True)
         stage = (recipe.read_back_mix, recipe.read_back_shape, recipe.read_back, recipe.seed + 4)
-        self._train_context("read-back", "alignment", *stage)
+        self._train_context("read-back", model, *stage)
 
     def train_context(self) -> None:
         """The paper's objective, next token + PVE, over several pages, with recall and quotation mixed in."""
         recipe = self.recipe
         stage = (recipe.context_mix, recipe.context_shape, recipe.context, recipe.seed + 5)
-        self._train_context("context", "read-back", *stage)
+        self._train_context("context", self._trained("read-back"), *stage)
 
     def assemble(self) -> None:
         """The finished model with its processor and token statistics, in shards small enough for a package."""
@@ -184,16 +182,9 @@ class NanoRun:
         rng = np.random.default_rng(self.recipe.seed)
         return (self.corpus.window(rng, self.recipe.domains, characters) for _ in range(count))
 
-    def _train_text(
-        self, stage: str, model: LlamaForCausalLM, mix: ExampleMix, tokens: int, config: StageConfig, seed: int
-    ) -> None:
-        data = TextSequences(self.corpus, self.tokenizer, mix, tokens, config.samples, seed)
-        run_stage(model, data, data.collate, config, self.out / stage, seed)
-        self._finish(stage, model.save_pretrained)
-
     def _untrained(self) -> VistForConditionalGeneration:
         torch.manual_seed(self.recipe.seed)
-        llm = LlamaForCausalLM.from_pretrained(self.final("language-model-long"), dtype=torch.float32)
+        llm = LlamaForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
         encoder = TextViTModel.from_pretrained(self.final("text-vit"), dtype=torch.float32)
         return VistForConditionalGeneration.from_backbones(
             llm,
@@ -211,12 +202,25 @@ class NanoRun:
         return VistForConditionalGeneration.from_pretrained(self.final(stage), dtype=torch.float32)
 
     def _train_context(
-        self, stage: str, start: str, mix: ExampleMix, shape: ContextShape, config: StageConfig, seed: int
+        self,
+        stage: str,
+        model: VistForConditionalGeneration,
+        mix: ExampleMix,
+        shape: ContextShape,
+        config: StageConfig,
+        seed: int,
     ) -> None:
-        model = self._trained(start)
         importance = TokenFrequency.load(self.final("frequency") / "token_frequency.safetensors").importance()
         data = ContextSamples(
-            self.corpus, self.tokenizer, self.style, mix, shape, importance, config.samples, seed
+            self.corpus,
+            self.tokenizer,
+            self.style,
+            mix,
+            shape,
+            importance,
+            config.samples,
+            config.batch_size,
+            seed,
         )
         run_stage(model, data, data.collate, config, self.out / stage, seed)
         self._finish(stage, model.save_pretrained)
@@ -232,7 +236,6 @@ class NanoRun:
 STAGES: dict[str, Callable[[NanoRun], None]] = {
     "tokenizer": NanoRun.train_tokenizer,
     "language-model": NanoRun.train_language_model,
-    "language-model-long": NanoRun.extend_language_model,
     "frequency": NanoRun.count_tokens,
     "text-vit": NanoRun.train_text_vit,
     "alignment": NanoRun.align,

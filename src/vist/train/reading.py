@@ -13,6 +13,7 @@ Decisions
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,15 @@ class ReadingMix:
         domains: weight of each corpus domain.
         random_strings: share of pages that hold random strings instead of text.
         short_pages: share of pages that are cut at a random length.
+        typographic: share of pages whose straight quotes and double hyphens become curly quotes and dashes, which most
+            of the corpus lacks.
     """
 
     styles: Mapping[str, float]
     domains: Mapping[str, float]
     random_strings: float = 0.15
     short_pages: float = 0.1
+    typographic: float = 0.4
 
 
 def reading_targets(placed: Layout, text: str, config: TextViTConfig, page: int = 0) -> np.ndarray:
@@ -82,6 +86,13 @@ def random_text(rng: np.random.Generator, alphabet: str, length: int) -> str:
     return " ".join(words)
 
 
+def typographic(text: str) -> str:
+    """The text with curly quotes for straight ones and dashes for double hyphens."""
+    text = re.sub(r"(?<!\S)\"|(?<=[(\[—])\"", "“", text).replace('"', "”")
+    text = re.sub(r"(?<!\S)'|(?<=[(\[“—])'", "‘", text).replace("'", "’")
+    return text.replace("--", "—")
+
+
 class ReadingPages(Dataset):
     """Pages with their targets, each a pure function of (seed, index)."""
 
@@ -102,7 +113,8 @@ class ReadingPages(Dataset):
         length = int(rng.integers(1, PAGE_CHARACTERS)) if rng.random() < self.mix.short_pages else PAGE_CHARACTERS
         if rng.random() < self.mix.random_strings:
             return random_text(rng, self.config.alphabet, length)
-        return self.corpus.window(rng, self.mix.domains, length)
+        text = self.corpus.window(rng, self.mix.domains, length)
+        return typographic(text) if rng.random() < self.mix.typographic else text
 
 
 def page_sample(text: str, style: PageStyle, config: TextViTConfig) -> dict[str, np.ndarray]:

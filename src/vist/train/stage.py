@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -78,6 +78,10 @@ class AtomicTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._staging: str | None = None
         self._parts: dict[str, list[torch.Tensor]] = {}
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler:
+        # Samples are random functions of their index already; in order, a batch can be planned as a whole.
+        return SequentialSampler(self.train_dataset)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._staging or super()._get_output_dir(trial)

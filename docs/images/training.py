@@ -1,0 +1,56 @@
+"""Draws the loss curves of a training run: `python docs/images/training.py RUN_FOLDER`.
+
+Reads RUN_FOLDER/<stage>/losses.json; writes docs/images/training.png and docs/images/training.json (the same numbers,
+thinned), from which the picture can be drawn again with no run at hand: `python docs/images/training.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+PANELS = (
+    ("language-model", ("loss",), "Language model: next token"),
+    ("text-vit", ("reading_accuracy",), "TextViT: characters named"),
+    ("alignment", ("cell_accuracy", "token_accuracy"), "Alignment: right cell, right token"),
+    ("read-back", ("lm_loss", "pve_loss"), "Read-back: next token, PVE"),
+    ("context", ("lm_loss", "pve_loss"), "Context: next token, PVE"),
+)
+
+
+def read(run: Path) -> dict[str, list[dict[str, float]]]:
+    """Stage -> its log lines, with the figures that are drawn."""
+    curves = {}
+    for stage, names, _ in PANELS:
+        lines = json.loads((run / stage / "losses.json").read_text())
+        kept = [line for line in lines if "loss" in line]
+        curves[stage] = [{name: round(line[name], 4) for name in ("step", *names)} for line in kept]
+    return curves
+
+
+def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """One panel per stage."""
+    figure, axes = plt.subplots(2, 3, figsize=(11, 5.5), layout="constrained")
+    for axis, (stage, names, title) in zip(axes.flat, PANELS, strict=True):
+        for name in names:
+            axis.plot([line["step"] for line in curves[stage]], [line[name] for line in curves[stage]], label=name)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if len(names) > 1:
+            axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    numbers = HERE / "training.json"
+    if len(sys.argv) > 1:
+        numbers.write_text(json.dumps(read(Path(sys.argv[1]))))
+    draw(json.loads(numbers.read_text()), HERE / "training.png")
