@@ -32,9 +32,11 @@ docs: $(VENV)/.stamp-dev  ## write docs/cli.md from the help texts and draw docs
 	$(BIN)/python -m vist.cli.reference > docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
 	$(BIN)/python docs/images/flow.py
+	test ! -f docs/images/training.json || $(BIN)/python docs/images/training.py
 
-bench: $(VENV)/.stamp-dev  ## run every script in benchmarks/
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+bench: $(VENV)/.stamp-dev  ## speed of rendering beside others, and what the packaged encoder reads of the packaged book
+	$(BIN)/python benchmarks/render.py
+	$(BIN)/python benchmarks/reading.py --text src/vist/assets/texts/alice_in_wonderland.txt
 
 clean:  ## remove .venv, caches and build output (never runs/ or reports)
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

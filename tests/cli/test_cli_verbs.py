@@ -79,6 +79,7 @@ def test_a_reader_that_leaves_is_no_error(book) -> None:
 
 
 def test_render_writes_what_the_library_draws(book, tmp_path, capsys) -> None:
+    book.write_text(alice(50_000), encoding="utf-8")  # long enough to be drawn in more than one stretch
     run("render", book, "--out", tmp_path / "pages", "--json", tmp_path / "figures.json")
     pages = render(book.read_text(encoding="utf-8"))
     manifest = json.loads((tmp_path / "pages" / "manifest.json").read_text(encoding="utf-8"))
@@ -91,7 +92,7 @@ def test_render_writes_what_the_library_draws(book, tmp_path, capsys) -> None:
         drawn = np.asarray(Image.open(tmp_path / "pages" / entry["file"]))
         np.testing.assert_array_equal(drawn, pages.pixels[number])
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert (figures["pages"], figures["characters"]) == (len(pages), 14_000)
+    assert (figures["pages"], figures["characters"]) == (len(pages), 50_000)
     assert f"{len(pages)} pages" in capsys.readouterr().out
 
 

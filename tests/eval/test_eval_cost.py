@@ -63,6 +63,16 @@ def test_peak_memory_sees_what_is_freed_again() -> None:
     assert memory.peak > memory.rise
 
 
+def test_the_first_token_has_been_read_for(reader: Reader, passage: Passage) -> None:
+    hook = reader.model.language_model.register_forward_pre_hook(lambda *_: time.sleep(0.2))
+    try:
+        cost = measure_cost(reader, Condition.NONE, passage, new_tokens=2, repeats=1)
+    finally:
+        hook.remove()
+    assert cost.ttft_s > 0.2
+    assert cost.tokens_per_s < 2 / 0.4
+
+
 def test_times_hold_rendering_and_every_token(
     reader: Reader, passage: Passage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,3 +124,4 @@ def test_no_share_is_kept_of_a_gain_that_is_not_there() -> None:
         200,
     )
     assert math.isnan(result.share_kept.estimate)
+    assert math.isnan(result.share_kept.low)

@@ -54,11 +54,36 @@ def test_nothing_is_cut_off(char):
         assert cut.shape[0] <= 14 and cut.sum() > 0.6 * whole.sum()
 
 
+def test_without_margins_advances_make_room_for_all_ink():
+    style = PageStyle(name="tight", margin_left=0, margin_right=0, fallback=())
+    for char in "jWAfÎ":
+        ink, room = 255 - render(char, "vist").pixels[0], 255 - render(char, style).pixels[0]
+        assert ink.sum() == room.sum()
+        assert layout(char, style).advance[0] >= np.flatnonzero(room.any(axis=0))[-1] + 1
+
+
+@pytest.mark.parametrize("name", ["icl", "code"])
+def test_tiles_do_not_show(name, monkeypatch):
+    text = "".join(f"{'word ' * (i % 13)}{i}\n" for i in range(120))
+    whole = render(text, name).pixels
+    for tile in (2, 7, 16, 10_000):
+        monkeypatch.setattr("vist.render.raster._TILE", tile)
+        assert np.array_equal(render(text, name).pixels, whole)
+    assert np.array_equal(render(text[:900], name).pixels, draw_with_pillow(text[:900], PAGE_STYLES[name], 11))
+
+
 def test_colours_are_the_styles():
     white_on_black = PageStyle(name="dark", foreground=255, background=0)
     assert np.array_equal(render(TEXT, white_on_black).pixels, 255 - render(TEXT, "vist").pixels)
     grey = render(TEXT, PageStyle(name="grey", foreground=40, background=200)).pixels
     assert grey.min() == 40 and grey.max() == 200
+
+
+def test_ink_covers_the_edge_that_reaches_into_the_next_cell():
+    for text in ("i" * thin + "n" * wide + "W" for thin in range(5) for wide in range(9)):
+        pages = render(text, SMALL)
+        columns = np.flatnonzero((pages.pixels[0, :14] != 255).any(axis=0))
+        assert pages.ink[0, 0].sum() == columns[-1] // 14 + 1
 
 
 @settings(max_examples=100, deadline=None)

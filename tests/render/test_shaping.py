@@ -71,11 +71,18 @@ def test_a_word_longer_than_a_row_is_broken_and_whole():
     assert pages.ink[0].any(axis=1).sum() == placed.row.max() + 1
 
 
-def test_marks_never_part_from_their_base():
-    text = "e\u0301" * 300
+@pytest.mark.parametrize("base", "e—")
+def test_marks_never_part_from_their_base(base):
+    text = f"a{base}\u0301" * 200
     placed = layout(text, ALONE)
     row = placed.page * 16 + placed.row
-    assert (row[0::2] == row[1::2]).all()
+    assert (row[1::3] == row[2::3]).all() and row[-1] > 5
+
+
+@needs_raqm
+def test_a_joiner_that_the_font_obeys_is_not_lost():
+    assert 0x200D in coverage(font_path("NotoSans-Regular"))
+    assert not render("e\u0301\u200d", ALONE).loss and render("e \u200d", ALONE).loss.dropped == {0x200D: 1}
 
 
 def test_joiners_are_lost_only_where_nothing_is_joined():

@@ -51,6 +51,14 @@ def test_groups_and_frozen_parameters() -> None:
     assert id(model.frozen.weight) not in kinds and len(kinds) == 4
 
 
+def test_a_backbone_takes_smaller_steps() -> None:
+    model = nn.ModuleDict({"language_model": nn.ModuleDict({"mlp": nn.Linear(4, 4), "cross_attn": nn.Linear(4, 4)})})
+    optimizer = build_optimizer(model, 0.01, 0.1, 0.98, backbone_rate=0.25)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(model["language_model"]["mlp"].weight)] == 0.0025
+    assert rates[id(model["language_model"]["cross_attn"].weight)] == 0.01
+
+
 def test_state_survives_a_checkpoint() -> None:
     def run(steps: int, weight: torch.Tensor, state: dict | None) -> tuple[torch.Tensor, dict]:
         layer = nn.Linear(4, 4)

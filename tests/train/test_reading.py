@@ -18,7 +18,7 @@ from vist.train.reading import (
 from vist.vision.text_vit import EMPTY, OTHER, TextViTConfig, TextViTModel
 
 CONFIG = TextViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-TEXT = "Alice was beginning to get very tired of sitting by her sister on the bank, 日 and of having nothing to do. " * 9
+TEXT = "Alice was beginning to get very tired of sitting by her sister on the bank, 日 and of nothing to do. " * 9
 
 
 def named(targets: np.ndarray) -> list[str]:
@@ -72,7 +72,7 @@ def test_random_text_draws_from_the_alphabet() -> None:
 
 
 def test_typographic_text() -> None:
-    assert typographic("\"It's 'so' -- (\"no\")\"") == "“It’s ‘so’ — (“no”)”"
+    assert typographic('"It\'s \'so\' -- ("no")"') == "“It’s ‘so’ — (“no”)”"
 
 
 def test_score_counts_characters_only() -> None:

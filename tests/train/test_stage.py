@@ -47,7 +47,8 @@ def weights(model: LlamaForCausalLM) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tensor, list]:
     folder = tmp_path_factory.mktemp("whole")
-    model = run_stage(fresh(), Numbers(), collate, CONFIG, folder, seed=1)
+    model = fresh()
+    run_stage(model, Numbers(), collate, CONFIG, folder, seed=1)
     return weights(model), json.loads((folder / "losses.json").read_text())
 
 
@@ -57,7 +58,8 @@ def test_an_interrupted_stage_continues_to_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1, callbacks=(Interrupt(5),))
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
-    resumed = run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1)
+    resumed = fresh()
+    run_stage(resumed, Numbers(), collate, CONFIG, tmp_path, seed=1)
     assert torch.equal(weights(resumed), uninterrupted[0])
 
 

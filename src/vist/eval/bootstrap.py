@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 10_000
-MIN_CLUSTERS = 8
+MIN_CLUSTERS = 5
 _CHUNK = 1_000
 
 
@@ -67,8 +67,11 @@ def resampled_means(values: np.ndarray, clusters: np.ndarray, resamples: int = R
 
 
 def interval(estimate: float, resampled: np.ndarray) -> Interval:
-    """The middle 95 % of the resampled values around an estimate; values that are not finite are left out."""
-    finite = resampled[np.isfinite(resampled)]
+    """The middle 95 % of the resampled values around an estimate; values that are not finite are left out.
+
+    An estimate that is not a number has no interval either.
+    """
+    finite = resampled[np.isfinite(resampled)] if math.isfinite(estimate) else resampled[:0]
     low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (math.nan, math.nan)
     return Interval(float(estimate), float(low), float(high))
 

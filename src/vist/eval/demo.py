@@ -25,7 +25,6 @@ from vist.eval.recall import KINDS, Recall, evaluate_recall, plan_contexts
 from vist.eval.windows import cut_windows, with_wrong_texts
 from vist.render import LossReport, iter_pages
 
-
 _WARM_UP = 2_000
 
 
@@ -106,7 +105,7 @@ def render_whole(reader: Reader, text: str) -> Rendering:
     """
     if not text.strip():
         raise VistError(f"The text is empty ({len(text)} characters, none of them visible); choose another file.")
-    reader.draw(text[:_WARM_UP])  # fonts are read and glyphs drawn once per process; this is not the speed of drawing text
+    reader.draw(text[:_WARM_UP])  # reading fonts and drawing each glyph once is not the speed of drawing text
     start = time.perf_counter()
     stretches = [(len(pages), pages.loss) for pages in iter_pages(text, reader.style)]
     seconds = time.perf_counter() - start

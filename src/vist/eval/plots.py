@@ -45,30 +45,22 @@ def both_themes(draw: Callable[[Figure], None], size: tuple[float, float]) -> di
 
 
 def perplexity_plot(methods: Rows) -> dict[str, str]:
-    """Perplexity by condition with its interval."""
+    """Perplexity by condition with its interval; points, since the axis does not begin at zero."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        values = [row["ppl"] for row in methods]
-        below = [max(0, row["ppl"] - row["ppl_low"]) for row in methods]
-        above = [max(0, row["ppl_high"] - row["ppl"]) for row in methods]
-        _bars(axes, methods, values)
-        axes.errorbar(
-            range(len(values)),
-            values,
-            yerr=[below, above],
-            fmt="none",
-            ecolor=axes.spines["left"].get_edgecolor(),
-            capsize=4,
-        )
-        for place, (value, rise) in enumerate(zip(values, above, strict=True)):
-            axes.annotate(f"{value:.1f}", (place, value + rise), (0, 5), textcoords="offset points", ha="center")
+        for place, row in enumerate(methods):
+            errors = [[max(0, row["ppl"] - row["ppl_low"])], [max(0, row["ppl_high"] - row["ppl"])]]
+            axes.errorbar(
+                place, row["ppl"], yerr=errors, fmt="o", markersize=9, color=COLORS[row["name"]], capsize=5, linewidth=2
+            )
+            axes.annotate(f"{row['ppl']:.1f}", (place, row["ppl"]), (10, -4), textcoords="offset points")
+        _name_conditions(axes, methods)
         axes.set_ylabel("perplexity")
-        low = min(row["ppl_low"] for row in methods)
-        axes.set_ylim(bottom=max(0, low * 0.8))
+        axes.set_xlim(-0.5, len(methods) - 0.4)
         axes.margins(y=0.12)
 
-    return both_themes(draw, (6.4, 3.4))
+    return both_themes(draw, (6.4, 3.7))
 
 
 def recall_plot(rows: Rows) -> dict[str, str]:
@@ -137,7 +129,11 @@ def cost_plot(methods: Rows) -> dict[str, str]:
 
 def _bars(axes: Axes, methods: Rows, values: list[float]) -> None:
     axes.bar(range(len(values)), values, width=0.62, color=[COLORS[row["name"]] for row in methods])
-    axes.set_xticks(range(len(values)), [row["label"].replace(" ", "\n", 1) for row in methods])
+    _name_conditions(axes, methods)
+
+
+def _name_conditions(axes: Axes, methods: Rows) -> None:
+    axes.set_xticks(range(len(methods)), [row["label"].replace(" ", "\n", 1) for row in methods])
     _clean(axes)
 
 

@@ -104,13 +104,17 @@ class CrossAttention(nn.Module):
         """
         if kv.shape[-2] == 0:
             return torch.zeros_like(hidden_BTD)
-        normed = hidden_BTD if self.norm is None else self.norm(hidden_BTD)
-        query = self.q_proj(normed).unflatten(-1, (-1, self.head_dim))
-        query = (query if self.q_norm is None else self.q_norm(query)).transpose(1, 2)
+        query = self.queries(hidden_BTD)
         out = self.o_proj(self._attend(query, kv.to(query.dtype), mask))
         if self.gate is not None:
             out = out * self.gate.tanh()
         return out if mask is None else torch.where(mask.any(-1), out, 0)
+
+    def queries(self, hidden_BTD: Tensor) -> Tensor:
+        """What the text asks the context for, (B,T,D) -> (B,H,T,Dh)."""
+        normed = hidden_BTD if self.norm is None else self.norm(hidden_BTD)
+        query = self.q_proj(normed).unflatten(-1, (-1, self.head_dim))
+        return (query if self.q_norm is None else self.q_norm(query)).transpose(1, 2)
 
     def _attend(self, query: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:

@@ -44,7 +44,6 @@ from vist.fuse.insert import (
     CrossAttentionOptions,
     cross_attentions,
     insert_cross_attention,
-    keep_weights,
     project_states,
 )
 from vist.model.checkpoint import checked_loading, first_line
@@ -91,9 +90,6 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         vision_tower: PreTrainedModel | None = None,
     ) -> None:
         super().__init__(config)
-        for backbone in (language_model, vision_tower):
-            if backbone is not None:
-                keep_weights(backbone)
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
         config.text_config, config.vision_config = self.language_model.config, self.vision_tower.config
@@ -300,7 +296,8 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _pve(self, context: VisualContext, context_ids: Tensor, context_keep: Tensor | None) -> Tensor:
         keep = torch.ones_like(context_ids, dtype=torch.bool) if context_keep is None else context_keep
-        text_BD = pool_text(self.get_input_embeddings(), context_ids, keep)
+        # The text side is the target: it must not move towards the pages where the embeddings are trained too.
+        text_BD = pool_text(self.get_input_embeddings(), context_ids, keep).detach()
         visual_BD = context.cls if self.pve_projection is None else self.pve_projection(context.cls)
         valid_B = keep.any(-1) & context.mask.any(-1)
         return pve_loss(visual_BD, text_BD, self.config.pve_temperature, valid_B, self.config.pve_normalize)

@@ -38,11 +38,13 @@ def nano() -> NanoRecipe:
         alignment_mix=ExampleMix({"continue": 0.7, "recall": 0.3}, PROSE),
         alignment=StageConfig(steps=350, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
         read_back_mix=ExampleMix({"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=8),
-        read_back_shape=ContextShape(distant=(150, 660), tokens=160, text_share=0.15),
-        read_back=StageConfig(steps=1000, batch_size=16, learning_rate=3e-3, weight_decay=0.02),
+        read_back_shape=ContextShape(
+            distant=(150, 660), tokens=160, text_share=0.1, text_distant=(150, 1300), text_tokens=512
+        ),
+        read_back=StageConfig(steps=350, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.25),
         context_mix=ExampleMix({"continue": 0.45, "recall": 0.4, "quote": 0.15}, PROSE, facts_per_kilobyte=4),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
-        context=StageConfig(steps=650, batch_size=16, learning_rate=1.5e-3, weight_decay=0.02),
+        context=StageConfig(steps=80, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
     )
 
 

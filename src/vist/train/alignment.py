@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from vist.fuse.insert import cross_attentions
 from vist.model.vist import VistForConditionalGeneration
 from vist.render import Layout, PageStyle, layout, render
 from vist.train.corpus import PackedCorpus
@@ -36,22 +37,40 @@ PAGE_CHARACTERS = 900
 IGNORED = -100
 
 
+def visual_token_of(placed: Layout, ink_PRC: np.ndarray, characters: np.ndarray, patch: int, group: int) -> np.ndarray:
+    """The visual token that each of these characters lies under, counted over the pages' tokens in use; else -1.
+
+    A visual token holds `group` inked patches of its page, in reading order; a page has as many as its ink needs.
+    """
+    pages, _, columns = ink_PRC.shape
+    ink_PN = ink_PRC.reshape(pages, -1)
+    used = -(-ink_PN.sum(1) // group)
+    before = np.cumsum(used) - used
+    rank_PN = np.cumsum(ink_PN, axis=1) - 1
+    page, places = placed.page[characters], patch_of(placed, characters, patch, columns)
+    drawn = (placed.advance[characters] > 0) & ink_PN[page, places]
+    return np.where(drawn, before[page] + rank_PN[page, places] // group, -1)
+
+
+def first_visible(text: str, offsets: np.ndarray) -> np.ndarray:
+    """(T,) the first character of each text token, its leading blank left out; `offsets` are (T, 2) characters."""
+    starts = offsets[:, 0]
+    blank = np.array([text[start].isspace() for start in starts], dtype=bool)
+    return starts + (blank & (offsets[:, 1] - starts > 1))
+
+
 def cell_tokens(
     placed: Layout, ink: np.ndarray, text: str, offsets: np.ndarray, patch: int, group: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where each text token lies on the first page: (cell, slot) of every token, -1 for one that is not drawn on it.
 
-    The cell is the visual token whose part of the reading order (`group` inked patches) holds the first visible
-    character of the text token; the slot counts the text tokens of a cell in order. `offsets` are (T, 2) characters.
+    The cell is the visual token under which its first visible character lies; the slot counts the text tokens of a
+    cell in order. `ink` is the first page's (rows, columns).
     """
-    starts = offsets[:, 0].copy()
-    leading_blank = np.array([text[start].isspace() for start in starts]) & (offsets[:, 1] - starts > 1)
-    starts += leading_blank
-    drawn = (placed.page[starts] == 0) & (placed.advance[starts] > 0)
-    rows, columns = ink.shape
-    rank = np.cumsum(ink.reshape(-1)) - 1
-    places = np.minimum(patch_of(placed, starts, patch, columns), rows * columns - 1)
-    cells = np.where(drawn & ink.reshape(-1)[places], rank[places] // group, -1)
+    starts = first_visible(text, offsets)
+    here = placed.page[starts] == 0
+    cells = np.full(len(starts), -1)
+    cells[here] = visual_token_of(placed, ink[None], starts[here], patch, group)
     slots = np.full(len(cells), -1)
     seen: dict[int, int] = {}
     for number, cell in enumerate(cells.tolist()):
@@ -102,7 +121,11 @@ class AlignmentPages(Dataset):
 def collate_cells(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     """`pixel_values` (X, 1, H, W), `ink_mask` (X, 1, rows, cols), `labels` (X, K, S): one page per sample."""
     stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in ("pixels", "ink", "tokens")}
-    return {"pixel_values": stacked["pixels"][:, None], "ink_mask": stacked["ink"][:, None], "labels": stacked["tokens"]}
+    return {
+        "pixel_values": stacked["pixels"][:, None],
+        "ink_mask": stacked["ink"][:, None],
+        "labels": stacked["tokens"],
+    }
 
 
 class Aligner(nn.Module):
@@ -112,11 +135,12 @@ class Aligner(nn.Module):
 
     def __init__(self, model: VistForConditionalGeneration, slots: int, temperature: float = 0.07):
         super().__init__()
-        embeddings = model.get_input_embeddings().weight.detach()
+        embeddings = model.get_input_embeddings().weight
+        assert isinstance(embeddings, torch.Tensor)
         width, states = embeddings.shape[1], model.config.resampler_size
         self.vision_tower, self.resampler = model.vision_tower, model.resampler
         self.slots, self.temperature = slots, temperature
-        self.register_buffer("embeddings", embeddings.clone(), persistent=False)
+        self.register_buffer("embeddings", embeddings.detach().clone(), persistent=False)
         self.contrast_head = nn.Linear(states, width)
         self.naming_head = nn.Sequential(nn.Linear(states, 2 * width), nn.GELU(), nn.Linear(2 * width, slots * width))
 
@@ -152,3 +176,15 @@ class Aligner(nn.Module):
         scores = (named @ self.embeddings.T).float()
         wanted = tokens_CS[there]
         return F.cross_entropy(scores, wanted), (scores.argmax(-1) == wanted).float().mean()
+
+    @torch.no_grad()
+    def hand_over(self, model: VistForConditionalGeneration) -> None:
+        """Start the values of the last half of the cross-attention layers with the learned map to token embeddings.
+
+        Looking at a visual token there then brings up the text tokens it holds; the output projection still starts
+        at zero, so the model is still the base LLM.
+        """
+        sublayers = cross_attentions(model.language_model)
+        for sublayer in sublayers[len(sublayers) // 2 :]:
+            if sublayer.v_proj.weight.shape == self.contrast_head.weight.shape:
+                sublayer.v_proj.weight.copy_(self.contrast_head.weight)

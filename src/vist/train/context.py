@@ -23,9 +23,10 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vist.compress.frequency import MaskingStrategy, frequency_mask
-from vist.render import PageStyle, render
+from vist.render import PageStyle, layout, render
+from vist.train.alignment import first_visible, visual_token_of
 from vist.train.corpus import PackedCorpus
-from vist.train.examples import ExampleMix, draw_example
+from vist.train.examples import Example, ExampleMix, draw_example
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class ContextSamples(Dataset):
         corpus: PackedCorpus,
         tokenizer: PreTrainedTokenizerBase,
         style: PageStyle,
+        visual_tokens: int,
         mix: ExampleMix,
         shape: ContextShape,
         importance: np.ndarray,
@@ -69,6 +71,7 @@ class ContextSamples(Dataset):
         self.corpus, self.tokenizer, self.style, self.mix, self.shape = corpus, tokenizer, style, mix, shape
         self.importance = torch.from_numpy(importance)
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.group = -(-style.rows * style.cols // visual_tokens)
 
     def __len__(self) -> int:
         return self.samples
@@ -86,11 +89,26 @@ class ContextSamples(Dataset):
         pages = render(example.distant, self.style)
         return {
             "prompt": np.array([self.tokenizer.bos_token_id, *proximal]),
+            "guide": self._guide(example, pages.ink, len(proximal)),
             "pixels": pages.pixels,
             "ink": pages.ink,
             "context": np.array(distant),
             "keep": self._keep(distant, int(rng.integers(2**62))),
         }
+
+    def _guide(self, example: Example, ink: np.ndarray, tokens: int) -> np.ndarray:
+        """(tokens + 1,) the visual token that holds what comes after each place of the prompt, -1 where none does."""
+        encoded = self.tokenizer(example.proximal, add_special_tokens=False, return_offsets_mapping=True)
+        starts = first_visible(example.proximal, np.array(encoded.offset_mapping).reshape(-1, 2)[:tokens])
+        source = np.full(len(starts), -1)
+        for place, origin, length in example.copies:
+            inside = (starts >= place) & (starts < place + length)
+            source[inside] = starts[inside] - place + origin
+        guide = np.full(tokens + 1, -1)
+        found = np.flatnonzero(source >= 0)
+        placed = layout(example.distant, self.style)
+        guide[found] = visual_token_of(placed, ink, source[found], self.style.row_height, self.group)
+        return guide
 
     def _keep(self, ids: list[int], seed: int) -> np.ndarray:
         generator = torch.Generator().manual_seed(seed)
@@ -111,6 +129,7 @@ class ContextSamples(Dataset):
             "labels": ids.masked_fill(~there, -100),
         }
         if "pixels" in rows[0]:
+            batch["guide"], _ = _stack([row["guide"] for row in rows], -1)
             batch["pixel_values"], _ = _stack([row["pixels"] for row in rows], self.style.background)
             batch["ink_mask"], _ = _stack([row["ink"] for row in rows], False)
             batch["context_ids"], _ = _stack([row["context"] for row in rows], pad)

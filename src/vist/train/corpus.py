@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -121,7 +122,7 @@ class PackedCorpus:
                     starts[domain] = _pack_domain(file, corpus_files(root, domain, split))
             os.replace(part, data_path)
             index_part = cache / f"{split}.index.part.npz"
-            np.savez(index_part, **starts)
+            np.savez(index_part, **starts)  # type: ignore[arg-type]  # numpy types every keyword as its own flag
             os.replace(index_part, index_path)
         with np.load(index_path) as index:
             table = {name: index[name] for name in index.files}
@@ -147,7 +148,7 @@ class PackedCorpus:
         return text
 
 
-def _pack_domain(file, paths: list[Path]) -> np.ndarray:  # noqa: ANN001 - any binary file object
+def _pack_domain(file: BinaryIO, paths: list[Path]) -> np.ndarray:
     offsets = [file.tell()]
     for path in paths:
         for text in documents(path):

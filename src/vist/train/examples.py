@@ -22,15 +22,21 @@ from vist.train.corpus import PackedCorpus
 from vist.train.facts import make_facts, plant
 
 PARAGRAPH = "\n\n"
+CUE = 14  # characters of a quotation or statement that must be seen before it is clear what is being repeated
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training text: `distant` becomes pages (or plain text), `proximal` stays text. `kind` names its objective."""
+    """One training text: `distant` becomes pages (or plain text), `proximal` stays text. `kind` names its objective.
+
+    `copies` says which parts of the proximal text can be read off the distant text: (place in the proximal text, place
+    in the distant text, length), in characters.
+    """
 
     kind: str
     distant: str
     proximal: str
+    copies: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,29 +69,37 @@ def draw_example(
         return Example(kind, text[:cut], text[cut:])
     if kind == "recall":
         return _recall(text, mix, rng, proximal)
-    return Example(kind, text, _quotations(text, mix, rng, proximal))
+    return _quotation(text, mix, rng, proximal)
 
 
 def _recall(text: str, mix: ExampleMix, rng: np.random.Generator, proximal: int) -> Example:
     most = max(1, round(mix.facts_per_kilobyte * len(text) / 1000))
     facts = make_facts(rng, "train", int(rng.integers(1, most + 1)))
     planted = plant(text, facts, rng)
-    answers, length = [], 0
-    while length < proximal:
+    asked: list[tuple[int, str]] = []
+    while sum(len(statement) + len(PARAGRAPH) for _, statement in asked) < proximal:
         for number in rng.permutation(len(facts)):
-            answers.append(facts[number].statement)
-            length += len(answers[-1]) + 2
+            asked.append((planted.index(facts[number].statement), facts[number].statement))
         if len(facts) < 3:  # asking again and again for the same thing teaches copying from the answer above
             break
-    return Example("recall", planted, PARAGRAPH + PARAGRAPH.join(answers))
+    return _repeating("recall", planted, asked)
 
 
-def _quotations(text: str, mix: ExampleMix, rng: np.random.Generator, proximal: int) -> str:
-    quotes, length = [], 0
+def _quotation(text: str, mix: ExampleMix, rng: np.random.Generator, proximal: int) -> Example:
+    quotes: list[tuple[int, str]] = []
     low, high = mix.quote_characters
-    while length < proximal:
-        start = int(rng.integers(0, max(1, len(text) - low)))
-        start = text.find(" ", start) + 1
-        quotes.append(text[start : start + int(rng.integers(low, high + 1))])
-        length += len(quotes[-1]) + 2
-    return PARAGRAPH + PARAGRAPH.join(quotes)
+    while sum(len(quote) + len(PARAGRAPH) for _, quote in quotes) < proximal:
+        start = text.find(" ", int(rng.integers(0, max(1, len(text) - low)))) + 1
+        quotes.append((start, text[start : start + int(rng.integers(low, high + 1))]))
+    return _repeating("quote", text, quotes)
+
+
+def _repeating(kind: str, distant: str, pieces: list[tuple[int, str]]) -> Example:
+    """An example whose proximal text is these (place, text) pieces of the distant one, each after a blank line."""
+    proximal, copies = "", []
+    for place, piece in pieces:
+        proximal += PARAGRAPH
+        if len(piece) > CUE:
+            copies.append((len(proximal) + CUE, place + CUE, len(piece) - CUE))
+        proximal += piece
+    return Example(kind, distant, proximal, tuple(copies))

@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from vist.train.alignment import Aligner, AlignmentPages, collate_cells
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
+from vist.train.guidance import guided_loss
 from vist.train.language_model import TextSequences, build_language_model
 from vist.train.reading import Reader, ReadingMix, ReadingPages, collate_pages
 from vist.train.stage import StageConfig, run_stage
@@ -39,6 +40,7 @@ from vist.train.tokenizer import train_tokenizer
 from vist.vision.text_vit import TextViTConfig, TextViTModel
 
 NAMING_SLOTS = 6
+GUIDANCE = 1.0
 TOKENIZER_WINDOWS, TOKENIZER_WINDOW = 600, 20_000
 FREQUENCY_SAMPLES = 3_000
 STYLE = "vist"
@@ -151,6 +153,7 @@ class NanoRun:
         )
         aligner = Aligner(model, NAMING_SLOTS)
         run_stage(aligner, pages, collate_cells, recipe.alignment, self.out / "alignment", recipe.seed)
+        aligner.hand_over(model)
         self._finish("alignment", model.save_pretrained)
 
     def read_back(self) -> None:
@@ -215,6 +218,7 @@ class NanoRun:
             self.corpus,
             self.tokenizer,
             self.style,
+            self.recipe.visual_tokens,
             mix,
             shape,
             importance,
@@ -222,7 +226,8 @@ class NanoRun:
             config.batch_size,
             seed,
         )
-        run_stage(model, data, data.collate, config, self.out / stage, seed)
+        objective = partial(guided_loss, weight=GUIDANCE)
+        run_stage(model, data, data.collate, config, self.out / stage, seed, objective=objective)
         self._finish(stage, model.save_pretrained)
 
     def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
@@ -264,4 +269,3 @@ def train_nano(recipe: NanoRecipe, data: Path, out: Path, until: str | None = No
         if name == until:
             break
     return run.final(until or "model")
-

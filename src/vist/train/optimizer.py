@@ -88,26 +88,30 @@ class MuonAdamW(Optimizer):
             parameter.addcdiv_(state["mean"], size, value=-group["lr"] / (1 - beta1**step))
 
 
-def build_optimizer(model: nn.Module, lr: float, weight_decay: float, beta2: float) -> MuonAdamW:
+def build_optimizer(
+    model: nn.Module, lr: float, weight_decay: float, beta2: float, backbone_rate: float = 1.0
+) -> MuonAdamW:
     """Muon for the weights of linear layers, AdamW with weight decay for embeddings, AdamW without for vectors.
 
-    Frozen parameters are left out. The output layer over a vocabulary counts as an embedding.
+    Frozen parameters are left out. The output layer over a vocabulary counts as an embedding. A language model that
+    is trained beside newer parts takes steps of `backbone_rate` times theirs.
     """
-    hidden, tables, vectors = [], [], []
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    linear -= {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    groups: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if parameter.ndim < 2:
-            vectors.append(parameter)
-        elif id(parameter) in linear - embeddings and "head" not in name:
-            hidden.append(parameter)
-        else:
-            tables.append(parameter)
-    groups = [
-        {"params": hidden, "muon": True},
-        {"params": tables, "muon": False},
-        {"params": vectors, "muon": False, "weight_decay": 0.0},
+        if parameter.requires_grad:
+            kind = "vector" if parameter.ndim < 2 else "table"
+            if kind == "table" and id(parameter) in linear and "head" not in name:
+                kind = "matrix"
+            groups[kind, name.startswith("language_model.") and "cross_attn" not in name].append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "muon": kind == "matrix",
+            "weight_decay": 0.0 if kind == "vector" else weight_decay,
+            "lr": lr * (backbone_rate if backbone else 1.0),
+        }
+        for (kind, backbone), parameters in groups.items()
     ]
-    return MuonAdamW([group for group in groups if group["params"]], lr, weight_decay, beta2)
+    return MuonAdamW(settings, lr, weight_decay, beta2)

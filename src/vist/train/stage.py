@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from vist.errors import VistError
 from vist.train.optimizer import build_optimizer
+
+Objective = Callable[..., Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class StageConfig:
         warmup: share of the steps.
         weight_decay: decoupled, on matrices and embeddings.
         beta2: decay of AdamW's second moment (the first is 0.9).
+        backbone_rate: step size of a language model that learns beside newer parts, relative to theirs.
         clip: largest gradient norm.
         save_every: steps between checkpoints.
         workers: processes that draw, tokenize and render samples.
@@ -54,6 +57,7 @@ class StageConfig:
     warmup: float = 0.04
     weight_decay: float = 0.1
     beta2: float = 0.98
+    backbone_rate: float = 1.0
     clip: float = 1.0
     save_every: int = 100
     workers: int = 1
@@ -72,16 +76,22 @@ class StageConfig:
 
 
 class AtomicTrainer(Trainer):
-    """transformers' Trainer whose checkpoints appear whole or not at all; logs each part of a composite loss."""
+    """transformers' Trainer whose checkpoints appear whole or not at all; logs each part of a composite loss.
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    `objective(model, inputs, num_items_in_batch=...)` returns the loss and its parts; None = what the model returns.
+    """
+
+    def __init__(self, *args: Any, objective: Objective | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.objective: Objective | None = objective
         self._staging: str | None = None
         self._parts: dict[str, list[torch.Tensor]] = {}
 
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         # Samples are random functions of their index already; in order, a batch can be planned as a whole.
-        return SequentialSampler(self.train_dataset)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        assert isinstance(dataset, Sized)
+        return SequentialSampler(dataset)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._staging or super()._get_output_dir(trial)
@@ -103,9 +113,19 @@ class AtomicTrainer(Trainer):
                 shutil.rmtree(folder)
         shutil.rmtree(staging, ignore_errors=True)
 
-    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        """The model's loss; every other `*_loss` it returns is averaged into the next log line."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The objective's loss; every other `*_loss` and `*_accuracy` it returns is averaged into the next log line."""
+        if self.objective is None:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        else:
+            outputs = self.objective(model, inputs, num_items_in_batch=num_items_in_batch)
+            loss = outputs["loss"]
         for name, value in outputs.items():
             if name.endswith(("_loss", "_accuracy")) and value is not None:
                 self._parts.setdefault(name, []).append(value.detach().float())
@@ -167,23 +187,25 @@ def training_arguments(config: StageConfig, folder: Path, seed: int) -> Training
 
 
 def run_stage(
-    model: PreTrainedModel,
+    model: nn.Module,
     dataset: Dataset,
     collate: Callable,
     config: StageConfig,
     folder: Path,
     seed: int,
     callbacks: tuple[TrainerCallback, ...] = (),
-) -> PreTrainedModel:
-    """Train `model` on `dataset` to the end of the stage, from the newest checkpoint in `folder` if there is one."""
+    objective: Objective | None = None,
+) -> None:
+    """Train `model` in place to the end of the stage, from the newest checkpoint in `folder` if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
+    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay, config.beta2, config.backbone_rate)
     trainer = AtomicTrainer(
         model=model,
         args=training_arguments(config, folder, seed),
         train_dataset=dataset,
+        objective=objective,
         data_collator=collate,
-        optimizers=(build_optimizer(model, config.learning_rate, config.weight_decay, config.beta2), None),
+        optimizers=(optimizer, None),
         callbacks=[_LossFile(folder / "losses.json"), *callbacks],
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
-    return model

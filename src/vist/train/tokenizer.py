@@ -5,13 +5,14 @@ Owns: how the tokenizer is trained and which special tokens it has. Must not kno
 Decisions
 - Byte-level: every text has a tokenization and comes back unchanged.
 - Digits are single tokens: a number is read and written digit by digit, never as a memorised chunk.
+- Every text starts with the end-of-text token, as every sequence of training does, unless special tokens are off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
@@ -37,6 +38,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,

@@ -173,7 +173,7 @@ class TextViTModel(PreTrainedModel):
         return hidden_XND
 
     def read_logits(self, features_XND: torch.Tensor) -> torch.Tensor:
-        """(X, N, D) features -> (X, N, S, A) scores: class 0 is an empty slot, 1 another character, 2.. the alphabet."""
+        """(X, N, D) features -> (X, N, S, A) scores: class 0 is an empty slot, 1 another, 2.. the alphabet."""
         return self.reading_head(features_XND).unflatten(-1, (self.config.slots, -1))
 
     def read(self, features_XND: torch.Tensor) -> list[list[str]]:

@@ -1,0 +1,82 @@
+"""Guided cross-attention: while it is trained, the model is told where on its pages to look.
+
+Owns the guidance loss. Must not know where the guide comes from.
+
+Shapes: B batch, T text tokens, M visual tokens of the context, H heads, D width.
+
+Decisions
+- In recall and quotation the layout knows which visual token holds the next text token. In every layer but the first
+  the attention to it, averaged over heads, is maximised, so that at least one head goes there; the others stay free.
+  Next-token loss alone finds the same place many times more slowly.
+- Queries are seen through hooks that live for one forward pass; nothing is kept on the modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vist.fuse.cross_attention import CrossAttention
+from vist.fuse.insert import cross_attentions
+from vist.model.vist import VistForConditionalGeneration
+
+FLOOR = 1e-6
+
+
+@contextmanager
+def seen_attention(sublayers: list[CrossAttention]) -> Iterator[list[Tensor]]:
+    """Collects, in the order of the layers, what each sublayer's heads looked at on average, (B, T, M)."""
+    seen: list[Tensor] = []
+
+    def note(sublayer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        assert isinstance(sublayer, CrossAttention)
+        seen.append(mean_attention(sublayer, *arguments))
+
+    handles = [sublayer.register_forward_pre_hook(note) for sublayer in sublayers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def mean_attention(sublayer: CrossAttention, hidden_BTD: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
+    """The attention of one sublayer, averaged over its heads: (B, T, M)."""
+    query_BHTD = sublayer.queries(hidden_BTD)
+    key_BHMD = kv[:, 0].repeat_interleave(sublayer.num_key_value_groups, dim=1)
+    scores = (query_BHTD @ key_BHMD.mT).float() * sublayer.scaling
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1).mean(1)
+
+
+def guided_loss(
+    model: VistForConditionalGeneration, inputs: dict[str, Any], weight: float, **kwargs: Any
+) -> dict[str, Tensor]:
+    """The model's loss plus `weight` times the guidance, where the batch has a `guide` (B, T), -1 = no guidance.
+
+    Returns the loss, its parts, and how often the guided visual token gets the most attention.
+    """
+    guide = inputs.pop("guide", None)
+    if guide is None:
+        output = model(**inputs, **kwargs)
+        return {"loss": output.loss, "text_lm_loss": output.lm_loss}
+    with seen_attention(cross_attentions(model.language_model)[1:]) as seen:
+        output = model(**inputs, **kwargs)
+    there = guide >= 0
+    attention = torch.stack([layer[there] for layer in seen])
+    wanted = guide[there].expand(len(seen), -1)
+    chosen = attention.gather(-1, wanted[..., None]).squeeze(-1)
+    guide_loss = -(chosen + FLOOR).log().mean() if there.any() else output.loss.new_zeros(())
+    right = (attention.argmax(-1) == wanted).any(0).float()
+    return {
+        "loss": output.loss + weight * guide_loss,
+        "lm_loss": output.lm_loss,
+        "pve_loss": output.pve_loss,
+        "guide_loss": guide_loss,
+        "guide_accuracy": right.mean() if there.any() else right.new_zeros(()),
+    }
