@@ -20,8 +20,8 @@ PANELS = (
     ("language-model", ("loss",), "Language model: next token"),
     ("text-vit", ("reading_accuracy",), "TextViT: characters named"),
     ("alignment", ("cell_accuracy", "token_accuracy"), "Alignment: right cell, right token"),
-    ("read-back", ("lm_loss", "pve_loss"), "Read-back: next token, PVE"),
-    ("context", ("lm_loss", "pve_loss"), "Context: next token, PVE"),
+    ("read-back", ("lm_loss", "pve_loss", "guide_loss"), "Read-back: next token, PVE, guidance"),
+    ("context", ("lm_loss", "pve_loss", "guide_loss"), "Context: next token, PVE, guidance"),
 )
 
 
@@ -29,16 +29,19 @@ def read(run: Path) -> dict[str, list[dict[str, float]]]:
     """Stage -> its log lines, with the figures that are drawn."""
     curves = {}
     for stage, names, _ in PANELS:
+        if not (run / stage / "losses.json").exists():
+            continue
         lines = json.loads((run / stage / "losses.json").read_text())
-        kept = [line for line in lines if "loss" in line]
+        kept = [line for line in lines if all(name in line for name in names)]
         curves[stage] = [{name: round(line[name], 4) for name in ("step", *names)} for line in kept]
     return curves
 
 
 def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     """One panel per stage."""
-    figure, axes = plt.subplots(2, 3, figsize=(11, 5.5), layout="constrained")
-    for axis, (stage, names, title) in zip(axes.flat, PANELS, strict=True):
+    panels = [panel for panel in PANELS if panel[0] in curves]
+    figure, axes = plt.subplots(-(-len(panels) // 2), 2, figsize=(9, 7), layout="constrained")
+    for axis, (stage, names, title) in zip(axes.flat, panels, strict=False):
         for name in names:
             axis.plot([line["step"] for line in curves[stage]], [line[name] for line in curves[stage]], label=name)
         axis.set_title(title, fontsize=10)
