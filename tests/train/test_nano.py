@@ -52,6 +52,7 @@ def test_the_recipe_ends_with_a_model_that_loads_and_generates(trained: Path) ->
     out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert out.shape[1] == inputs["input_ids"].shape[1] + 4
     assert (trained / "token_frequency.safetensors").exists()
+    assert str(trained.parents[1]) not in (trained / "config.json").read_text()
     assert max(path.stat().st_size for path in trained.iterdir()) <= 15_000_000
 
 

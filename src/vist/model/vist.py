@@ -291,7 +291,7 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
             losses["pve_loss"] = self._pve(context, context_ids, context_keep)
         if not losses:
             return losses
-        weights = {"lm_loss": 1.0, "pve_loss": self.config.pve_weight * _share_of_batch(labels, num_items_in_batch)}
+        weights = {"lm_loss": 1.0, "pve_loss": self.config.pve_weight * share_of_batch(labels, num_items_in_batch)}
         return {**losses, "loss": torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()}
 
     def _pve(self, context: VisualContext, context_ids: Tensor, context_keep: Tensor | None) -> Tensor:
@@ -347,7 +347,7 @@ def _compact(states_BMD: Tensor, mask_BM: Tensor) -> tuple[Tensor, Tensor]:
     return states_BMD.gather(1, index), mask_BM.gather(1, order_BM)
 
 
-def _share_of_batch(labels_BT: Tensor | None, num_items_in_batch: Tensor | int | None) -> Tensor | float:
+def share_of_batch(labels_BT: Tensor | None, num_items_in_batch: Tensor | int | None) -> Tensor | float:
     """The part of an accumulated batch that these labels are, so that the parts of a mean loss add up to a mean."""
     if num_items_in_batch is None or labels_BT is None:
         return 1.0

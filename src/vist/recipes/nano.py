@@ -1,6 +1,7 @@
 """The two sizes of `vist-nano`: every number of their training.
 
-Owns configurations only. `nano` is trained on two CPU cores and is the released one; `nano_large` wants a GPU.
+Owns configurations only. `nano` is meant for two CPU cores, `nano_large` for a GPU. The packaged weights are an early
+checkpoint from shorter stages: docs/training.md says which.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ def nano() -> NanoRecipe:
         domains=DOMAINS,
         lm_mix=ExampleMix({"continue": 0.65, "recall": 0.2, "quote": 0.15}, DOMAINS),
         lm_tokens=512,
-        lm=StageConfig(steps=480, batch_size=8, learning_rate=4e-3, beta2=0.95),
+        lm=StageConfig(steps=2000, batch_size=8, learning_rate=4e-3, beta2=0.95),
         reading_mix=ReadingMix({"vist": 0.5, "vist-9": 0.1, "vist-8": 0.1, "vist-7": 0.3}, DOMAINS),
         reading=StageConfig(steps=1150, batch_size=16, learning_rate=2e-3, weight_decay=0.05),
         visual_tokens=64,
         resampler_layers=1,
         page_positions=16,
         alignment_mix=ExampleMix({"continue": 0.7, "recall": 0.3}, PROSE),
-        alignment=StageConfig(steps=350, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
+        alignment=StageConfig(steps=1600, batch_size=16, learning_rate=3e-3, weight_decay=0.02),
         read_back_mix=ExampleMix({"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=8),
         read_back_shape=ContextShape(
             distant=(150, 660), tokens=160, text_share=0.1, text_distant=(150, 1300), text_tokens=512
         ),
-        read_back=StageConfig(steps=350, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.25),
+        read_back=StageConfig(steps=1000, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.25),
         context_mix=ExampleMix({"continue": 0.45, "recall": 0.4, "quote": 0.15}, PROSE, facts_per_kilobyte=4),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
-        context=StageConfig(steps=80, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
+        context=StageConfig(steps=700, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vist.fuse.cross_attention import CrossAttention
 from vist.fuse.insert import cross_attentions
-from vist.model.vist import VistForConditionalGeneration
+from vist.model.vist import VistForConditionalGeneration, share_of_batch
 
 FLOOR = 1e-6
 
@@ -55,7 +55,10 @@ def mean_attention(sublayer: CrossAttention, hidden_BTD: Tensor, kv: Tensor, mas
 
 
 def guided_loss(
-    model: VistForConditionalGeneration, inputs: dict[str, Any], weight: float, **kwargs: Any
+    model: VistForConditionalGeneration,
+    inputs: dict[str, Any],
+    weight: float,
+    num_items_in_batch: Tensor | int | None = None,
 ) -> dict[str, Tensor]:
     """The model's loss plus `weight` times the guidance, where the batch has a `guide` (B, T), -1 = no guidance.
 
@@ -63,10 +66,10 @@ def guided_loss(
     """
     guide = inputs.pop("guide", None)
     if guide is None:
-        output = model(**inputs, **kwargs)
+        output = model(**inputs, num_items_in_batch=num_items_in_batch)
         return {"loss": output.loss, "text_lm_loss": output.lm_loss}
     with seen_attention(cross_attentions(model.language_model)[1:]) as seen:
-        output = model(**inputs, **kwargs)
+        output = model(**inputs, num_items_in_batch=num_items_in_batch)
     there = guide >= 0
     attention = torch.stack([layer[there] for layer in seen])
     wanted = guide[there].expand(len(seen), -1)
@@ -74,7 +77,7 @@ def guided_loss(
     guide_loss = -(chosen + FLOOR).log().mean() if there.any() else output.loss.new_zeros(())
     right = (attention.argmax(-1) == wanted).any(0).float()
     return {
-        "loss": output.loss + weight * guide_loss,
+        "loss": output.loss + weight * share_of_batch(inputs["labels"], num_items_in_batch) * guide_loss,
         "lm_loss": output.lm_loss,
         "pve_loss": output.pve_loss,
         "guide_loss": guide_loss,
