@@ -29,7 +29,7 @@ def slow_cells(text: str, group: int) -> list[int]:
 def test_cells_equal_a_slow_walk_over_the_page() -> None:
     encoded = TOKENIZER(TEXT, add_special_tokens=False, return_offsets_mapping=True)
     offsets = np.array(encoded.offset_mapping)
-    cells, slots = cell_tokens(layout(TEXT, STYLE), render(TEXT, STYLE).ink[0], TEXT, offsets, 14, 4)
+    cells, slots = cell_tokens(layout(TEXT, STYLE), render(TEXT, STYLE).ink[0], TEXT, offsets, 4)
     assert cells.tolist() == slow_cells(TEXT, 4)
     for cell in set(cells.tolist()) - {-1}:
         assert slots[cells == cell].tolist() == list(range((cells == cell).sum()))

@@ -50,7 +50,7 @@ def test_the_guide_points_at_the_visual_token_that_holds_the_next_text_token(cor
         starts = first_visible(example.distant, np.array(encoded.offset_mapping))
         placed, ink = layout(example.distant, STYLE), render(example.distant, STYLE).ink
         holds = defaultdict(set)
-        for token, cell in zip(encoded.input_ids, visual_token_of(placed, ink, starts, 14, 4), strict=True):
+        for token, cell in zip(encoded.input_ids, visual_token_of(placed, ink, starts, 4), strict=True):
             holds[int(cell)].add(token)
         row = data[index]
         for place in np.flatnonzero(row["guide"] >= 0):

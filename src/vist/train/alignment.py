@@ -37,17 +37,16 @@ PAGE_CHARACTERS = 900
 IGNORED = -100
 
 
-def visual_token_of(placed: Layout, ink_PRC: np.ndarray, characters: np.ndarray, patch: int, group: int) -> np.ndarray:
+def visual_token_of(placed: Layout, ink_PRC: np.ndarray, characters: np.ndarray, group: int) -> np.ndarray:
     """The visual token that each of these characters lies under, counted over the pages' tokens in use; else -1.
 
     A visual token holds `group` inked patches of its page, in reading order; a page has as many as its ink needs.
     """
-    pages, _, columns = ink_PRC.shape
-    ink_PN = ink_PRC.reshape(pages, -1)
+    ink_PN = ink_PRC.reshape(len(ink_PRC), -1)
     used = -(-ink_PN.sum(1) // group)
     before = np.cumsum(used) - used
     rank_PN = np.cumsum(ink_PN, axis=1) - 1
-    page, places = placed.page[characters], patch_of(placed, characters, patch, columns)
+    page, places = placed.page[characters], patch_of(placed, characters)
     drawn = (placed.advance[characters] > 0) & ink_PN[page, places]
     return np.where(drawn, before[page] + rank_PN[page, places] // group, -1)
 
@@ -60,7 +59,7 @@ def first_visible(text: str, offsets: np.ndarray) -> np.ndarray:
 
 
 def cell_tokens(
-    placed: Layout, ink: np.ndarray, text: str, offsets: np.ndarray, patch: int, group: int
+    placed: Layout, ink: np.ndarray, text: str, offsets: np.ndarray, group: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where each text token lies on the first page: (cell, slot) of every token, -1 for one that is not drawn on it.
 
@@ -70,7 +69,7 @@ def cell_tokens(
     starts = first_visible(text, offsets)
     here = placed.page[starts] == 0
     cells = np.full(len(starts), -1)
-    cells[here] = visual_token_of(placed, ink[None], starts[here], patch, group)
+    cells[here] = visual_token_of(placed, ink[None], starts[here], group)
     slots = np.full(len(cells), -1)
     seen: dict[int, int] = {}
     for number, cell in enumerate(cells.tolist()):
@@ -111,7 +110,7 @@ class AlignmentPages(Dataset):
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = np.array(encoded.input_ids), np.array(encoded.offset_mapping)
         placed = layout(text, self.style)
-        cells, slots = cell_tokens(placed, pages.ink[0], text, offsets, self.style.row_height, self.group)
+        cells, slots = cell_tokens(placed, pages.ink[0], text, offsets, self.group)
         tokens = np.full((self.visual_tokens, self.slots), IGNORED)
         fits = (cells >= 0) & (slots < self.slots)
         tokens[cells[fits], slots[fits]] = ids[fits]

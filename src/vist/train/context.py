@@ -107,7 +107,7 @@ class ContextSamples(Dataset):
         guide = np.full(tokens + 1, -1)
         found = np.flatnonzero(source >= 0)
         placed = layout(example.distant, self.style)
-        guide[found] = visual_token_of(placed, ink, source[found], self.style.row_height, self.group)
+        guide[found] = visual_token_of(placed, ink, source[found], self.group)
         return guide
 
     def _keep(self, ids: list[int], seed: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def reading_targets(placed: Layout, text: str, config: TextViTConfig, page: int 
     classes = {char: number for number, char in enumerate(config.alphabet, start=OTHER + 1)}
     targets = np.full((rows * columns, slots), EMPTY)
     here = np.flatnonzero((placed.page == page) & (placed.advance > 0))
-    cells = patch_of(placed, here, config.patch_size, columns)
+    cells = patch_of(placed, here)
     used = np.zeros(rows * columns, dtype=np.int64)
     for character, cell in zip(here.tolist(), cells.tolist(), strict=True):
         if used[cell] < slots:
@@ -70,10 +70,9 @@ def reading_targets(placed: Layout, text: str, config: TextViTConfig, page: int 
     return targets
 
 
-def patch_of(placed: Layout, characters: np.ndarray, patch: int, columns: int) -> np.ndarray:
+def patch_of(placed: Layout, characters: np.ndarray) -> np.ndarray:
     """Reading-order number of the patch in which each of these characters has its centre."""
-    centre = placed.x[characters] + placed.advance[characters] // 2
-    return placed.row[characters] * columns + np.minimum(centre // patch, columns - 1)
+    return placed.row[characters] * placed.style.cols + placed.cells()[characters]
 
 
 def random_text(rng: np.random.Generator, alphabet: str, length: int) -> str:
