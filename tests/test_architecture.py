@@ -22,6 +22,7 @@ SOURCE = ROOT / "src" / "vist"
 ORDER = (
     "errors",
     "render",
+    "gateway",
     "vision",
     "compress",
     "fuse",
