@@ -1,26 +1,42 @@
 """Pages for any vision-language model: what pages cost there, and what must not become a page.
 
 Reading order: `rules` (how providers count an image), `profiles` (which model counts how, with sources), `estimate` and
-`accounting` (tokens of images and texts), `patterns` (what exact strings look like), `guard` (which are kept) and
-`markers` (how they keep their place). Nothing here imports torch.
+`accounting` (tokens of images and texts), `patterns` (what exact strings look like), `guard` (which are kept),
+`markers` (how they keep their place), `sheets` (which page size suits a model), `flow` (lines run on), `profit`
+(whether a text pays), `shapes` (OpenAI's and Anthropic's messages), `messages` (what of a conversation becomes pages)
+and `report` (what became of each part). Nothing here imports torch.
 """
 
 from vist.gateway.accounting import TokenCount, image_tokens, text_tokens
 from vist.gateway.guard import GuardPolicy, Span, find_verbatim
 from vist.gateway.markers import Guarded, Kept, annotate, restore
+from vist.gateway.messages import CompressionPolicy, compress_messages
 from vist.gateway.profiles import Profile, resolve_profile
+from vist.gateway.profit import Gate, Weighed, weigh
+from vist.gateway.report import Compressed, Part, Report
+from vist.gateway.sheets import Sheet, find_sheets
 
 __all__ = [
+    "Compressed",
+    "CompressionPolicy",
+    "Gate",
     "GuardPolicy",
     "Guarded",
     "Kept",
+    "Part",
     "Profile",
+    "Report",
+    "Sheet",
     "Span",
     "TokenCount",
+    "Weighed",
     "annotate",
+    "compress_messages",
+    "find_sheets",
     "find_verbatim",
     "image_tokens",
     "resolve_profile",
     "restore",
     "text_tokens",
+    "weigh",
 ]

@@ -1,0 +1,259 @@
+"""The profit gate: what a text would cost as pages, and whether that is worth it.
+
+Owns the weighing of one text, from its guard to its PNG files. Knows nothing about messages; `sheets` knows which page
+sizes there are.
+
+Decisions
+- The pages must win with everything that goes with them: the kept strings and the line that introduces the pages are
+  counted as text on their side.
+- A text that a page would show with holes stays text. The renderer's own loss report decides, invisible characters
+  included: a model cannot know what it was not shown.
+- Refusals come back as a sentence, never as an exception: a text that cannot become pages is an ordinary text.
+- Steps that can refuse stand in the order of their price: length, guard, layout, drawing, compression.
+- One layout tells how long the lines are, and so about how many rows each width would take; only the two widths that
+  promise most are laid out in full. Of those the cheaper, or the one with fewer pages if it is nearly as cheap.
+- Lines keep rows of their own unless running them on (`flow`) saves a good part of the pages.
+- PNG at the lowest level of compression: three times as fast, a fifth larger, and pages are paid for by size in px.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from vist.errors import VistError
+from vist.gateway import flow
+from vist.gateway.accounting import text_tokens
+from vist.gateway.guard import GuardPolicy, find_verbatim
+from vist.gateway.markers import Guarded, annotate
+from vist.gateway.profiles import Profile
+from vist.gateway.sheets import SMALLEST_FONT, Sheet, cut, find_sheets, price
+from vist.render import Layout, layout, render
+
+Tokenizer = Callable[[str], Any]
+LineBreaks = Literal["auto", "rows", "marks"]
+_NARROWEST = 2  # px; hardly any glyph with ink is narrower, so a text has at least so many pages
+_CHARACTERS = 4  # of a token, about, where a text is too long to be read
+_SAMPLE = 60_000  # characters whose lines are measured
+_TRIED = 2  # widths laid out in full
+_NEARLY = 1.03  # of the fewest tokens: fewer pages are worth the rest
+_ROWS = 1.15  # times the tokens of marks that lines with rows of their own may cost
+_RAGGED = 0.97  # of a row's width is filled when words do not break
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What it takes to become pages.
+
+    Attributes:
+        min_saving: share of the tokens that must be saved, from 0 to below 1.
+        min_tokens: a text with fewer tokens is not worth a page.
+        max_pages: a text that needs more stays text.
+        max_characters: a longer text is not even looked at.
+        font_size: px; below 10 hosted models misread.
+        line_breaks: `rows` keeps a row for every line, `marks` runs lines on where it can, `auto` does so where it is
+            much cheaper.
+        guard: what is kept as text.
+
+    Raises:
+        VistError: a value out of range.
+    """
+
+    min_saving: float = 0.3
+    min_tokens: int = 300
+    max_pages: int = 80
+    max_characters: int = 2_000_000
+    font_size: int = SMALLEST_FONT
+    line_breaks: LineBreaks = "auto"
+    guard: GuardPolicy = GuardPolicy()
+
+    def __post_init__(self) -> None:
+        saving = self.min_saving
+        if isinstance(saving, bool) or not isinstance(saving, int | float) or not 0 <= saving < 1:
+            raise VistError(f"min_saving is {saving!r}; give a share from 0 to below 1, such as 0.3.")
+        for name, least, most in (
+            ("min_tokens", 0, 2**31),
+            ("max_pages", 0, 2**31),
+            ("max_characters", 0, 2**31),
+            ("font_size", 5, 40),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise VistError(f"{name} is {value!r}; give a whole number from {least} to {most:,}.")
+        if self.line_breaks not in get_args(LineBreaks):
+            raise VistError(f"line_breaks is {self.line_breaks!r}; choose one of {', '.join(get_args(LineBreaks))}.")
+        if not isinstance(self.guard, GuardPolicy):
+            raise VistError(f"guard is {type(self.guard).__name__}; give a GuardPolicy.")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What became of a text at the gate.
+
+    Attributes:
+        reason: one sentence: why it stays text, or what the pages save.
+        before: tokens of the text.
+        after: tokens of the pages, the kept strings and the introduction; `before` when it stays text.
+        exact: whether the texts were counted by the model's own tokenizer.
+        guarded: the text on the pages and the kept strings; None when it stays text.
+        introduction: what stands as text before the pages, kept strings included.
+        pages: PNG files; none when it stays text.
+        sizes: (width, height) of each page in px.
+    """
+
+    reason: str
+    before: int
+    after: int
+    exact: bool
+    guarded: Guarded | None = None
+    introduction: str = ""
+    pages: tuple[bytes, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def pays(self) -> bool:
+        """Whether the text becomes pages."""
+        return self.guarded is not None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A sheet with a text on it: the sizes to which its pages are cut, and their tokens."""
+
+    text: str
+    sheet: Sheet
+    sizes: list[tuple[int, int]]
+    tokens: int
+
+
+def weigh(
+    text: str,
+    profile: Profile,
+    gate: Gate | None = None,
+    tokenizer: Tokenizer | None = None,
+    extra: str = "",
+    max_pages: int | None = None,
+) -> Weighed:
+    """Return what a text costs as text and as pages, with the pages if they pay.
+
+    Args:
+        text: any text.
+        profile: the model's row, from `resolve_profile`.
+        gate: what it takes; Gate() by default.
+        tokenizer: the model's own, as `text_tokens` takes it.
+        extra: text that has to be sent in addition if the pages are; it is counted with them.
+        max_pages: fewer pages than the gate allows.
+    """
+    gate = gate or Gate()
+    room = gate.max_pages if max_pages is None else min(gate.max_pages, max_pages)
+    before, exact = count_text(text, profile, tokenizer, gate.max_characters)
+    if len(text) > gate.max_characters:
+        return Weighed(f"It is longer than {gate.max_characters:,} characters.", before, before, exact)
+    if before < max(1, gate.min_tokens):
+        return Weighed(f"It has fewer than {gate.min_tokens} tokens.", before, before, exact)
+    guarded = annotate(text, find_verbatim(text, gate.guard))
+    try:
+        plan = _best_plan(guarded.text, profile, gate, room)
+    except VistError as error:
+        return Weighed(str(error), before, before, exact)
+    if plan is None:
+        return Weighed(f"It needs more pages than the {room} that are left.", before, before, exact)
+    introduction = introduce(guarded, len(plan.sizes), marked=plan.text is not guarded.text)
+    after = plan.tokens + text_tokens(profile, introduction + extra, tokenizer).count
+    if after > before * (1 - gate.min_saving):
+        saving = f"{before:,} tokens as text, {after:,} as pages, less than {gate.min_saving:.0%} saved"
+        return Weighed(f"It does not pay: {saving}.", before, before, exact)
+    drawn = render(plan.text, plan.sheet.style)
+    if drawn.loss:
+        return Weighed(f"Pages would not show all of it. {drawn.loss.sentence()}", before, before, exact)
+    pages = tuple(_png(page[:high, :wide]) for page, (wide, high) in zip(drawn.pixels, plan.sizes, strict=True))
+    reason = f"It pays: {before:,} tokens as text, {after:,} as pages."
+    return Weighed(reason, before, after, exact, guarded, introduction, pages, tuple(plan.sizes))
+
+
+def introduce(guarded: Guarded, pages: int, marked: bool) -> str:
+    """Return the text that stands before pages: that they are to be read as text, and what the markers stand for."""
+    images = "image shows" if pages == 1 else f"{pages} images show"
+    legend = f"; {flow.LEGEND}" if marked else ""
+    if not guarded.kept:
+        return f"[The next {images} text that belongs here{legend}.]"
+    first = guarded.marker(guarded.kept[0].number)
+    return f"[The next {images} text that belongs here{legend}; marks such as {first} stand for:]\n{guarded.legend()}"
+
+
+def count_text(text: str, profile: Profile, tokenizer: Tokenizer | None, most: int) -> tuple[int, bool]:
+    """Return the tokens of a text and whether they are exact; a text beyond `most` characters is not read at all."""
+    if len(text) > most:
+        return len(text) // _CHARACTERS, False
+    counted = text_tokens(profile, text, tokenizer)
+    return counted.count, counted.exact
+
+
+def _best_plan(text: str, profile: Profile, gate: Gate, room: int) -> _Plan | None:
+    """The way to draw a text, of those that the gate allows, in no more pages than there is room for."""
+    marked = flow.run_on(text) if gate.line_breaks != "rows" else None
+    marks = _cheapest(marked, profile, gate.font_size, room) if marked else None
+    if marks and gate.line_breaks == "marks":
+        return marks
+    rows = _cheapest(text, profile, gate.font_size, room)
+    return rows if marks is None or (rows and rows.tokens <= _ROWS * marks.tokens) else marks
+
+
+def _cheapest(text: str, profile: Profile, font_size: int, room: int) -> _Plan | None:
+    """The cheapest sheets for a text as it is; None if it needs more pages than there is room for."""
+    sheets = find_sheets(profile.name, font_size)
+    most = max(sheet.style.rows * sheet.style.text_width for sheet in sheets)
+    if not text or len(text) * _NARROWEST > room * most:
+        return None
+    plans = [_plan(text, sheet, profile) for sheet in _promising(text, sheets)]
+    plans = [plan for plan in plans if 0 < len(plan.sizes) <= room]
+    least = min((plan.tokens for plan in plans), default=0)
+    near = [plan for plan in plans if plan.tokens <= _NEARLY * least]
+    return min(near, key=lambda plan: (len(plan.sizes), plan.tokens), default=None)
+
+
+def _plan(text: str, sheet: Sheet, profile: Profile) -> _Plan:
+    """The text laid out on a sheet."""
+    placed = layout(text, sheet.style)
+    sizes = cut(profile.name, sheet.style, _filled(placed))
+    return _Plan(text, sheet, sizes, sum(price(profile.name, *size) for size in sizes))
+
+
+def _promising(text: str, sheets: tuple[Sheet, ...]) -> list[Sheet]:
+    """The sheets on which the lines of a text should cost least."""
+    sample = text[:_SAMPLE]
+    advance = layout(sample, sheets[0].style).advance
+    codes = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
+    starts = np.append(0, np.flatnonzero(codes[:-1] == 10) + 1)
+    lengths = np.add.reduceat(advance, starts)  # px of each line
+
+    def tokens(sheet: Sheet) -> float:
+        rows = np.maximum(1, np.ceil(lengths / (_RAGGED * sheet.style.text_width)))
+        return float(rows.sum()) * sheet.tokens / sheet.style.rows
+
+    return sorted(sheets, key=tokens)[:_TRIED]
+
+
+def _filled(placed: Layout) -> list[tuple[int, int]]:
+    """Px from the left and from the top that text fills, for each page."""
+    style = placed.style
+    ends = np.zeros(len(placed), np.int64)
+    np.maximum.at(ends, placed.page, placed.x + placed.advance)
+    deepest = np.zeros(len(placed), np.int64)
+    np.maximum.at(deepest, placed.page, placed.row)
+    inked = np.where(placed.ink.any((0, 1)))[0]  # blanks hang over a row's end without ink
+    most = (int(inked[-1]) + 1) * style.row_height if len(inked) else style.row_height
+    right = [min(style.width, most, math.ceil(end + style.margin_left + style.margin_right)) for end in ends.tolist()]
+    return list(zip(right, ((deepest + 1) * style.row_height).tolist(), strict=True))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,194 @@
+"""Which page pays for a model: the sizes whose characters cost the fewest image tokens and are still seen as drawn.
+
+Owns the search for a page size, the test that a provider does not shrink it, and the cut of a page to its text. Knows
+nothing about messages, legends or what a text costs.
+
+Decisions
+- A page that the provider scales down is no bargain: 10 px letters become 7 px. So a size counts only where the rule
+  leaves it as large as it is drawn, up to 2 % (open models round sides to whole cells).
+- Where a rule charges by the image, whatever its size, nothing says how far it is scaled down. There a page has no
+  more than CELL px of area for a token, the largest patch that any published rule counts as one.
+- The search is over pairs of a few sides that stand just below the edges of tiles and patches. Each width keeps the
+  tallest page that is nearly as cheap as its best, and the text decides among the widths: code has short rows, which a
+  wide page would waste.
+- Pages are cut to their text: all to the widest row, the last to its last row, as far as that is cheaper. A cut can
+  cost more (Gemini's crops are as small as the short side says), so every cut is priced, and no cut makes an image
+  slimmer than 20 to 1.
+- Line breaks stay line breaks, and rows are 1.4 times as high as letters: the renderer squeezes descenders in less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vist.errors import VistError
+from vist.gateway.accounting import image_tokens
+from vist.gateway.profiles import PROFILES, Profile
+from vist.gateway.rules import AreaRule, GridRule, ImageRule, LevelRule, MergeRule, ModeRule, PatchRule, TileRule
+from vist.render import PageStyle
+
+CELL = 32 * 32  # px², see above
+SMALLEST_FONT = 10  # px; hosted models misread smaller letters
+_ROW = 1.4  # height of a row in font sizes
+_SIDES = (280, 420, 512, 640, 768, 784, 924, 1024, 1092, 1120, 1280, 1344, 1536, 1568, 2048)
+_NEARLY = 0.97  # of the best: fewer and larger pages are worth the rest
+_WORTH_TRYING = 0.85  # of the best: as much as short rows can make good
+_KEPT_SCALE = 0.98
+_SLIMMEST = 20  # ratio of sides; processors refuse 200, and bills of slim images were seen to be higher than the rule
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A page size for a model: how it is drawn, at which detail it is sent, and what a full one costs."""
+
+    style: PageStyle
+    detail: str
+    tokens: int
+
+    @property
+    def area_per_token(self) -> float:
+        """Px² of text area for a token: the more, the cheaper the characters."""
+        return self.style.text_width * self.style.height / self.tokens
+
+
+@lru_cache(maxsize=256)
+def find_sheets(family: str, font_size: int = SMALLEST_FONT) -> tuple[Sheet, ...]:
+    """Return the page sizes worth trying for a model, the cheapest characters first.
+
+    Args:
+        family: the name of a profile, as `Profile.name` has it.
+        font_size: px, at least 5; below 10 hosted models misread.
+
+    Raises:
+        VistError: no size of the search is seen as it is drawn.
+    """
+    profile, row = _profile(family), math.ceil(_ROW * font_size)
+    detail = page_detail(profile)
+    sides = sorted({side // row * row for side in _SIDES if side >= 8 * row})
+    sheets = [
+        Sheet(_style(width, height, row, font_size), detail, price(family, width, height))
+        for width in sides
+        for height in sides
+        if is_seen_as_drawn(profile.rule, width, height, detail)
+    ]
+    if not sheets:
+        raise VistError(
+            f"{profile.name} shrinks every page with letters of {font_size} px; choose a smaller font_size."
+        )
+    by_width = [_tallest([sheet for sheet in sheets if sheet.style.width == width]) for width in sides]
+    kept = sorted((sheet for sheet in by_width if sheet), key=lambda sheet: -sheet.area_per_token)
+    return tuple(sheet for sheet in kept if sheet.area_per_token >= _WORTH_TRYING * kept[0].area_per_token)
+
+
+def _tallest(sheets: list[Sheet]) -> Sheet | None:
+    """Of pages of one width the tallest that is nearly as cheap as the best."""
+    best = max((sheet.area_per_token for sheet in sheets), default=0.0)
+    near = [sheet for sheet in sheets if sheet.area_per_token >= _NEARLY * best]
+    return max(near, key=lambda sheet: sheet.style.height, default=None)
+
+
+def page_detail(profile: Profile) -> str:
+    """Return the level of detail at which pages are sent: `high` where there is one, else the default."""
+    return "high" if "high" in profile.rule.details else "auto"
+
+
+@lru_cache(maxsize=1 << 16)
+def price(family: str, width: int, height: int) -> int:
+    """Return the tokens of a page of this size, at the detail at which pages are sent."""
+    profile = _profile(family)
+    return image_tokens(profile, width, height, page_detail(profile))
+
+
+def is_seen_as_drawn(rule: ImageRule, width: int, height: int, detail: str) -> bool:
+    """Tell whether the model sees an image of this size unshrunk; False also for one that the provider refuses."""
+    long, short = max(width, height), min(width, height)
+    match rule:
+        case TileRule():
+            return detail != "low" and long <= rule.fit and short <= rule.short
+        case PatchRule():
+            longest, budget = rule.limits[detail]
+            patches = math.ceil(width / rule.side) * math.ceil(height / rule.side)
+            return long <= longest and patches <= min(budget or rule.refused, rule.refused)
+        case GridRule():
+            return rule.resized(width, height) == (width, height)
+        case AreaRule():
+            return long <= rule.longest and width * height <= rule.area * rule.most
+        case LevelRule():
+            return width * height <= CELL * rule.levels[detail]
+        case MergeRule():
+            return _merged_scale(rule, width, height) >= _KEPT_SCALE
+        case ModeRule():
+            return long <= rule.small or _fits_crops(rule, width, height)
+    return True  # CropRule never scales down
+
+
+def cut(family: str, style: PageStyle, filled: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the size in px to which each page is cut, the cheapest that shows all text.
+
+    Args:
+        family: the name of a profile.
+        style: how the pages are drawn.
+        filled: for each page the px from its left edge and from its top that text fills.
+    """
+    step, count = style.row_height, len(filled)
+    rows = math.ceil(filled[-1][1] / step)
+    widest = max(right for right, _ in filled)
+    narrow = min(style.width, math.ceil(widest / step) * step)
+    best: tuple[int, int, int] | None = None
+    for width in range(narrow, style.width + 1, step):
+        full = price(family, width, style.height) if _allowed(family, width, style.height) else None
+        if full is None and count > 1:
+            continue
+        for height in range(rows * step, style.height + 1, step):
+            if _allowed(family, width, height):
+                cost = (count - 1) * (full or 0) + price(family, width, height)
+                best = min(best or (cost, width, height), (cost, width, height))
+    width, last = best[1:] if best else (style.width, style.height)
+    return [(width, style.height)] * (count - 1) + [(width, last)]
+
+
+def _allowed(family: str, width: int, height: int) -> bool:
+    profile = _profile(family)
+    slim = max(width, height) > _SLIMMEST * min(width, height)
+    return not slim and is_seen_as_drawn(profile.rule, width, height, page_detail(profile))
+
+
+def _style(width: int, height: int, row: int, font_size: int) -> PageStyle:
+    return PageStyle(
+        name=f"gateway-{width}x{height}-{font_size}",
+        width=width,
+        height=height,
+        row_height=row,
+        font_size=font_size,
+        newline="break",
+        tab_width=4,
+    )
+
+
+def _merged_scale(rule: MergeRule, width: int, height: int) -> float:
+    """How large the smaller of the two scales is by which a native-resolution processor resizes an image."""
+    if max(width, height) > rule.slimmest * min(width, height):
+        return 0.0
+    across, down = round(width / rule.side), round(height / rule.side)
+    if not (across and down) or across * down * rule.side**2 > rule.most:
+        return 0.0
+    return min(across * rule.side / width, down * rule.side / height)
+
+
+def _fits_crops(rule: ModeRule, width: int, height: int) -> bool:
+    """Whether the crops that the rule counts hold the image at its own size."""
+    crops = (rule.count(width, height, "auto") - rule.overview) // rule.crop
+    across = math.ceil(width / rule.small)
+    down = math.ceil(height / rule.small)
+    return across * down == crops
+
+
+@lru_cache(maxsize=64)
+def _profile(family: str) -> Profile:
+    for profile in PROFILES:
+        if profile.name == family:
+            return profile
+    raise VistError(f"There is no profile {family!r}; resolve_profile gives the one of a model.")
