@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 PANELS = (
-    ("language-model", ("loss",), "Language model: next token"),
+    ("language-model", ("lm_loss", "guide_loss", "previous_loss"), "Language model: next token, guidance"),
     ("text-vit", ("reading_accuracy",), "TextViT: characters named"),
     ("alignment", ("cell_accuracy", "token_accuracy"), "Alignment: right cell, right token"),
     ("read-back", ("lm_loss", "pve_loss", "guide_loss"), "Read-back: next token, PVE, guidance"),
@@ -26,12 +26,13 @@ PANELS = (
 
 
 def read(run: Path) -> dict[str, list[dict[str, float]]]:
-    """Stage -> its log lines, with the figures that are drawn."""
+    """Stage -> its log lines, with the figures that are drawn; `loss` for a stage that logged nothing else."""
     curves = {}
     for stage, names, _ in PANELS:
         if not (run / stage / "losses.json").exists():
             continue
         lines = json.loads((run / stage / "losses.json").read_text())
+        names = names if any(names[0] in line for line in lines) else ("loss",)
         kept = [line for line in lines if all(name in line for name in names)]
         curves[stage] = [{name: round(line[name], 4) for name in ("step", *names)} for line in kept]
     return curves
@@ -41,7 +42,8 @@ def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     """One panel per stage."""
     panels = [panel for panel in PANELS if panel[0] in curves]
     figure, axes = plt.subplots(-(-len(panels) // 2), 2, figsize=(9, 7), layout="constrained")
-    for axis, (stage, names, title) in zip(axes.flat, panels, strict=False):
+    for axis, (stage, _, title) in zip(axes.flat, panels, strict=False):
+        names = [name for name in curves[stage][0] if name != "step"]
         for name in names:
             axis.plot([line["step"] for line in curves[stage]], [line[name] for line in curves[stage]], label=name)
         axis.set_title(title, fontsize=10)

@@ -10,13 +10,16 @@ from vist.compress.resampler import PerceiverResampler
 from vist.errors import VistError
 
 
-def config(tokens=4, width=16, vision=12, layers=2, heads=2):
+def config(tokens=4, width=16, vision=12, layers=2, heads=2, preceding=0, following=0):
     return SimpleNamespace(
         num_visual_tokens=tokens,
         resampler_size=width,
         vision_size=vision,
         resampler_layers=layers,
         resampler_heads=heads,
+        local_expansion=3,
+        local_preceding=preceding,
+        local_following=following,
     )
 
 
@@ -73,21 +76,27 @@ def test_perceiver_equals_the_loop():
             torch.testing.assert_close(out.cls[b, p], want[-1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("preceding", "following"), [(0, 0), (2, 0), (1, 1)])
 @torch.no_grad()
-def test_local_equals_the_loop():
+def test_local_equals_the_loop(preceding, following):
     torch.manual_seed(0)
-    resampler = LocalResampler(config(), num_patches=10)
+    resampler = LocalResampler(config(preceding=preceding, following=following), num_patches=10)
     features, mask = features_and_mask()
     mask[0, 1] = torch.arange(10) < 4  # two of the four latents in use
     out = resampler(features, mask)
     for b in range(2):
         for p in range(3):
             inked = features[b, p, mask[b, p]]
-            starts = []
-            for k, first in enumerate(range(0, len(inked), 3)):
+            own, starts = [], []
+            for first in range(0, len(inked), 3):
                 group = resampler.group_norm(inked[first : first + 3]).flatten()
-                group = torch.cat([group, torch.zeros(36 - len(group))])
-                starts.append(resampler.group_mlp(group) + resampler.latents[k])
+                own.append(resampler.group_mlp(torch.cat([group, torch.zeros(36 - len(group))])))
+            for k in range(len(own)):
+                starts.append(own[k] + resampler.latents[k])
+                if preceding or following:
+                    beside = range(k + following, k - preceding - 1, -1)
+                    seen = [resampler.beside_norm(own[j]) if 0 <= j < len(own) else torch.zeros(16) for j in beside]
+                    starts[k] += resampler.beside_mlp(torch.cat(seen))
             want = reference_page(resampler, torch.stack([*starts, resampler.cls_latent]), inked)
             used = len(starts)
             assert out.token_mask[b, p].tolist() == [k < used for k in range(4)]

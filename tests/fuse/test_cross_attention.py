@@ -13,9 +13,9 @@ from vist.fuse.cross_attention import CrossAttention
 SHAPE = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
 
 
-def build(states_size=12, kernel="sdpa", gate=False, norm=True, trained=True):
+def build(states_size=12, kernel="sdpa", gate=False, norm=True, output_gate=False, trained=True):
     config = LlamaConfig(**SHAPE, attn_implementation=kernel)
-    cross = CrossAttention(config, states_size, layer_idx=0, gate=gate, norm=norm)
+    cross = CrossAttention(config, states_size, layer_idx=0, gate=gate, norm=norm, output_gate=output_gate)
     if trained:
         for parameter in cross.parameters():
             nn.init.normal_(parameter, std=0.5)
@@ -35,22 +35,27 @@ def slow(cross, hidden, states, mask):
     for b in range(hidden.shape[0]):
         visible = states[b, mask[b, 0, 0]]
         for t in range(hidden.shape[1]):
-            query = cross.q_proj(hidden[b, t] if cross.norm is None else cross.norm(hidden[b, t])).view(4, 4)
+            normed = hidden[b, t] if cross.norm is None else cross.norm(hidden[b, t])
+            query = cross.q_proj(normed).view(4, 4)
             heads = []
             for head in range(4):
                 keys = torch.stack([cross.k_proj(s).view(2, 4)[head // 2] for s in visible])
                 values = torch.stack([cross.v_proj(s).view(2, 4)[head // 2] for s in visible])
                 heads.append((keys @ query[head] / 2.0).softmax(0) @ values)
-            read = cross.o_proj(torch.cat(heads))
+            heads = torch.cat(heads)
+            read = cross.o_proj(heads if cross.g_proj is None else heads * cross.g_proj(normed))
             out[b, t] = read if cross.gate is None else read * torch.tanh(cross.gate)
     return out
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
-@pytest.mark.parametrize(("gate", "norm"), [(False, True), (True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("gate", "norm", "output_gate"),
+    [(False, True, False), (True, True, False), (False, False, False), (False, True, True), (True, False, True)],
+)
 @torch.no_grad()
-def test_attention_equals_the_loop(kernel, gate, norm):
-    cross = build(kernel=kernel, gate=gate, norm=norm)
+def test_attention_equals_the_loop(kernel, gate, norm, output_gate):
+    cross = build(kernel=kernel, gate=gate, norm=norm, output_gate=output_gate)
     hidden, states, mask = inputs()
     out = cross(hidden, cross.project(states), mask)
     torch.testing.assert_close(out, slow(cross, hidden, states, mask), atol=1e-5, rtol=1e-4)
@@ -122,6 +127,19 @@ def test_copied_weights_are_those_of_self_attention(states_size):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_an_output_gate_starts_open():
+    torch.manual_seed(0)
+    plain = build(trained=False)
+    torch.manual_seed(0)
+    gated = build(output_gate=True, trained=False)
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    for cross in (plain, gated):
+        nn.init.eye_(cross.o_proj.weight)
+    hidden, states, mask = inputs()
+    torch.testing.assert_close(gated(hidden, gated.project(states), mask), plain(hidden, plain.project(states), mask))
+
+
 def test_without_a_gate_the_output_projection_is_not_copied():
     stock = LlamaAttention(LlamaConfig(**SHAPE), layer_idx=0)
     cross = build(trained=False)

@@ -20,6 +20,13 @@ from vist.model.vist import VistForConditionalGeneration
         {},
         {"reducer": "local", "num_page_positions": 3, "cross_gate": True, "resampler_size": 16},
         {"cross_norm": False},
+        {
+            "reducer": "local",
+            "local_expansion": 3,
+            "local_preceding": 2,
+            "local_following": 1,
+            "cross_output_gate": True,
+        },
     ],
 )
 @torch.no_grad()

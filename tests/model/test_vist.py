@@ -23,7 +23,10 @@ def text_of(batch):
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
 
-@pytest.mark.parametrize("choices", [{}, {"reducer": "local"}, {"cross_gate": True}, {"resampler_size": 16}])
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"reducer": "local"}, {"cross_gate": True}, {"cross_output_gate": True}, {"resampler_size": 16}],
+)
 @torch.no_grad()
 def test_untrained_model_is_the_llm_bit_for_bit(batch, choices):
     model = tiny_model(trained=False, **choices)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vist.train.corpus import PackedCorpus
-from vist.train.examples import ExampleMix, draw_example
+from vist.train.examples import ExampleMix, draw_example, repeated_words
 from vist.train.facts import ENDINGS, SYLLABLES, make_facts, plant
 
 
@@ -67,3 +67,19 @@ def test_quotations_come_from_the_distant_text(corpus: PackedCorpus) -> None:
     example = draw_example(corpus, mix, np.random.default_rng(5), 800, 300)
     quotes = example.proximal.strip().split("\n\n")
     assert len(example.proximal) >= 300 and all(quote in example.distant for quote in quotes)
+
+
+def test_a_continuation_repeats_notable_words(corpus: PackedCorpus) -> None:
+    distant = "Then Heathcliff spoke to Cathy, and Heathcliff left the farmhouse. He said No."
+    proximal = " In the farmhouse sat Heathcliff. He had seen nobody."
+    copies = repeated_words(distant, proximal)
+    words = [(proximal[place : place + length], distant[origin : origin + length]) for place, origin, length in copies]
+    assert words == [("farmhouse", "farmhouse"), ("Heathcliff", "Heathcliff")]
+    assert copies[1][1] == distant.rindex("Heathcliff")
+    plain, marked = (
+        draw_example(
+            corpus, ExampleMix({"continue": 1}, {"books": 1}, repeated_words=on), np.random.default_rng(3), 400, 200
+        )
+        for on in (False, True)
+    )
+    assert not plain.copies and (plain.distant, plain.proximal) == (marked.distant, marked.proximal)

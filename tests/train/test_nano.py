@@ -27,7 +27,7 @@ def miniature() -> NanoRecipe:
     return replace(
         nano(),
         domains=DOMAINS,
-        lm_tokens=32,
+        lm_tokens=(24, 48),
         reading_mix=ReadingMix({"vist": 1}, DOMAINS),
         read_back_shape=shape,
         context_shape=shape,

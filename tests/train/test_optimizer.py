@@ -59,6 +59,14 @@ def test_a_backbone_takes_smaller_steps() -> None:
     assert rates[id(model["language_model"]["cross_attn"].weight)] == 0.01
 
 
+def test_output_projections_of_the_cross_attention_take_larger_steps() -> None:
+    model = nn.ModuleDict({"cross_attn": nn.ModuleDict({"o_proj": nn.Linear(4, 4), "v_proj": nn.Linear(4, 4)})})
+    optimizer = build_optimizer(model, 0.01, 0.1, 0.98)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(model["cross_attn"]["o_proj"].weight)] == 0.04
+    assert rates[id(model["cross_attn"]["v_proj"].weight)] == 0.01
+
+
 def test_state_survives_a_checkpoint() -> None:
     def run(steps: int, weight: torch.Tensor, state: dict | None) -> tuple[torch.Tensor, dict]:
         layer = nn.Linear(4, 4)

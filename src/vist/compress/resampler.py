@@ -28,6 +28,9 @@ class ResamplerConfig(Protocol):
     resampler_layers: int
     resampler_heads: int
     resampler_size: int
+    local_expansion: int
+    local_preceding: int
+    local_following: int
 
     @property
     def vision_size(self) -> int:

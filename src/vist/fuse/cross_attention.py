@@ -8,6 +8,8 @@ Decisions
 - No rotary positions: the visual tokens carry their place in their content.
 - The paper says of the output projection only that it is initialised by norm. Ours starts at zero (or, with the
   gate, behind tanh(0)), the initialisation under which the untrained model is the base LLM bit for bit.
+- A visual token holds several text tokens, and which of them comes next depends on the one before. A sum of what was
+  read and of the text leaves that to the layers above; the product, `output_gate`, can pick it out on the spot.
 - eager and sdpa run as transformers runs them. Other attention kernels cannot take a mask over keys alone, so under
   them this sublayer uses sdpa while the LLM's self-attention keeps its kernel.
 - B batch, T text tokens, M visual tokens of the context, D width, Dv width of the visual states, H heads, Hkv
@@ -30,13 +32,20 @@ class CrossAttention(nn.Module):
     """Text queries attend to visual keys and values; multi-head or grouped-query like the LLM's own attention.
 
     `norm` puts an RMSNorm on the queries' side; `gate` scales the output by tanh(gate), gate starting at 0. Without a
-    gate the output projection starts at zero.
+    gate the output projection starts at zero. `output_gate` multiplies what was read, channel by channel, by a linear
+    function of the normed text before the output projection (a bilinear gate as in arXiv 2002.05202), starting at one.
     """
 
     is_causal = False  # transformers' sdpa takes a module without this flag for a causal one
 
     def __init__(
-        self, config: PreTrainedConfig, states_size: int, layer_idx: int, gate: bool = False, norm: bool = True
+        self,
+        config: PreTrainedConfig,
+        states_size: int,
+        layer_idx: int,
+        gate: bool = False,
+        norm: bool = True,
+        output_gate: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -51,11 +60,15 @@ class CrossAttention(nn.Module):
         self.k_proj = nn.Linear(states_size, kv_size, bias=False)
         self.v_proj = nn.Linear(states_size, kv_size, bias=False)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
+        self.g_proj = nn.Linear(config.hidden_size, query_size) if output_gate else None
         self.q_norm: nn.Module | None = None
         self.k_norm: nn.Module | None = None
         self.gate = nn.Parameter(torch.zeros(1)) if gate else None
         if not gate:
             nn.init.zeros_(self.o_proj.weight)
+        if self.g_proj is not None:
+            nn.init.zeros_(self.g_proj.weight)
+            nn.init.ones_(self.g_proj.bias)
 
     def match(self, self_attn: nn.Module) -> None:
         """Take on the optional parts of this family's self-attention: biases, and norms on queries and keys."""
@@ -104,16 +117,23 @@ class CrossAttention(nn.Module):
         """
         if kv.shape[-2] == 0:
             return torch.zeros_like(hidden_BTD)
-        query = self.queries(hidden_BTD)
-        out = self.o_proj(self._attend(query, kv.to(query.dtype), mask))
+        normed = self._normed(hidden_BTD)
+        query = self._split(normed)
+        read = self._attend(query, kv.to(query.dtype), mask)
+        out = self.o_proj(read if self.g_proj is None else read * self.g_proj(normed))
         if self.gate is not None:
             out = out * self.gate.tanh()
         return out if mask is None else torch.where(mask.any(-1), out, 0)
 
     def queries(self, hidden_BTD: Tensor) -> Tensor:
         """What the text asks the context for, (B,T,D) -> (B,H,T,Dh)."""
-        normed = hidden_BTD if self.norm is None else self.norm(hidden_BTD)
-        query = self.q_proj(normed).unflatten(-1, (-1, self.head_dim))
+        return self._split(self._normed(hidden_BTD))
+
+    def _normed(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD if self.norm is None else self.norm(hidden_BTD)
+
+    def _split(self, normed_BTD: Tensor) -> Tensor:
+        query = self.q_proj(normed_BTD).unflatten(-1, (-1, self.head_dim))
         return (query if self.q_norm is None else self.q_norm(query)).transpose(1, 2)
 
     def _attend(self, query: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:

@@ -35,11 +35,12 @@ SUBLAYERS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 
 @dataclass(frozen=True)
 class CrossAttentionOptions:
-    """Choices of the inserted sublayer: width of the visual states, tanh gate, norm on the queries' side."""
+    """Choices of the inserted sublayer: width of the visual states, tanh gate, queries' norm, gate on what is read."""
 
     states_size: int
     gate: bool = False
     norm: bool = True
+    output_gate: bool = False
 
 
 def insert_cross_attention(language_model: PreTrainedModel, options: CrossAttentionOptions) -> None:
@@ -102,7 +103,7 @@ def check_supported(config: PreTrainedConfig, layer: nn.Module) -> None:
 
 
 def _build(config: PreTrainedConfig, layer: Any, slot: int, options: CrossAttentionOptions) -> CrossAttention:
-    cross = CrossAttention(config, options.states_size, slot, gate=options.gate, norm=options.norm)
+    cross = CrossAttention(config, options.states_size, slot, options.gate, options.norm, options.output_gate)
     cross.match(layer.self_attn)
     reference = layer.self_attn.q_proj.weight
     cross.to(device=reference.device, dtype=reference.dtype)

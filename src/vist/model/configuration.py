@@ -30,7 +30,10 @@ class VistConfig(PreTrainedConfig):
     reducer: "perceiver" (paper) or "local" (latents start at their part of the reading order).
     resampler_layers, resampler_heads: depth and heads of the reducer (the paper is silent; Flamingo: 6 and 8).
     resampler_size: width of visual tokens; 0 = the LLM's width.
+    local_expansion, local_preceding, local_following: of the "local" reducer: hidden units of its group MLP per output,
+        and how many parts before and after its own the start of a latent sees.
     cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
+    cross_output_gate: scale every channel that was read by a linear function of the text that asks.
     num_page_positions: 0 = none (paper); otherwise a learned code per page, counted from the last page backwards and
         clipped to this many.
     pve_weight, pve_temperature, pve_normalize: weight of the PVE loss (paper: 1), its temperature (paper: 0.07),
@@ -49,7 +52,11 @@ class VistConfig(PreTrainedConfig):
     resampler_layers: int = 6
     resampler_heads: int = 8
     resampler_size: int = 0
+    local_expansion: int = 2
+    local_preceding: int = 0
+    local_following: int = 0
     cross_gate: bool = False
+    cross_output_gate: bool = False
     cross_norm: bool = True
     num_page_positions: int = 0
     pve_weight: float = 1.0
@@ -79,7 +86,7 @@ class VistConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         """Raises VistError on a value that no model can be built from."""
-        positive = ("num_visual_tokens", "resampler_layers", "resampler_heads", "resampler_size")
+        positive = ("num_visual_tokens", "resampler_layers", "resampler_heads", "resampler_size", "local_expansion")
         for name in positive:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
@@ -91,10 +98,12 @@ class VistConfig(PreTrainedConfig):
             )
         if self.reducer not in REDUCER_NAMES:
             raise VistError(f"Unknown reducer {self.reducer!r}; choose one of {', '.join(REDUCER_NAMES)}.")
-        if isinstance(self.num_page_positions, bool) or not isinstance(self.num_page_positions, int):
-            raise VistError(f"num_page_positions must be a whole number, got {self.num_page_positions!r}.")
-        if self.num_page_positions < 0:
-            raise VistError(f"num_page_positions must be 0 (off) or more, got {self.num_page_positions}.")
+        for name in ("num_page_positions", "local_preceding", "local_following"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise VistError(f"{name} must be a whole number, got {value!r}.")
+            if value < 0:
+                raise VistError(f"{name} must be 0 (off) or more, got {value}.")
         if self.pve_weight < 0:
             raise VistError(f"pve_weight must be 0 (off) or more, got {self.pve_weight}.")
         if self.pve_temperature <= 0:

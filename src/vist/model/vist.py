@@ -93,7 +93,9 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
         config.text_config, config.vision_config = self.language_model.config, self.vision_tower.config
-        options = CrossAttentionOptions(config.resampler_size, gate=config.cross_gate, norm=config.cross_norm)
+        options = CrossAttentionOptions(
+            config.resampler_size, config.cross_gate, config.cross_norm, config.cross_output_gate
+        )
         insert_cross_attention(self.language_model, options)
         self.resampler = build_reducer(config.reducer, config, num_patches(config.vision_config))
         self.page_positions = (
@@ -114,6 +116,9 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
             init.normal_(module.cls_latent, std=0.02)
         elif isinstance(module, CrossAttention):
             init.zeros_(module.o_proj.weight if module.gate is None else module.gate)
+            if module.g_proj is not None:
+                init.zeros_(module.g_proj.weight)
+                init.ones_(module.g_proj.bias)
         elif module is getattr(self, "page_positions", None):
             init.zeros_(module.weight)
 

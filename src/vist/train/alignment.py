@@ -3,14 +3,16 @@
 Owns: which tokens lie under which visual token, the two alignment losses, the data. Must not know about
 cross-attention.
 
-Shapes: X pages, K visual tokens per page, S naming slots, D width, V vocabulary, C cells of the whole batch.
+Shapes: X pages, K visual tokens per page, S slots for text tokens, D width, V vocabulary, C cells of the whole batch.
 
 Decisions
 - Next-token loss alone is too thin a signal to teach a fresh Resampler where to look. The layout knows which text
   tokens lie in which cell, so each visual token is contrasted (InfoNCE over all cells of the batch) with the mean of
-  the LLM's own embeddings of its tokens: PVE's loss, per visual token instead of per sample.
-- A second head names the cell's tokens in order, through the LLM's own embeddings: order inside a cell is what exact
-  recall needs, and a mean does not hold it. The head is thrown away afterwards.
+  the LLM's own embeddings, at unit length, of its tokens: PVE's loss, per visual token instead of per sample.
+- Then each visual token must say, for every text token in it, what follows the one before: its values, multiplied
+  channel by channel by a gate that sees the embedding of the token before, must point at the right row of the LLM's
+  output layer. That is what a reader needs to go on inside a visual token, and it is what cross-attention with an
+  output gate computes: the three maps are handed over to it.
 """
 
 from __future__ import annotations
@@ -105,85 +107,108 @@ class AlignmentPages(Dataset):
         return self.sample(text)
 
     def sample(self, text: str) -> dict[str, np.ndarray]:
-        """The first page of a text: pixels (H, W), ink (rows, cols), tokens (K, S) with IGNORED in empty slots."""
+        """The first page of a text: pixels (H, W), ink (rows, cols), tokens (K, S) and those before them (K, S).
+
+        Empty slots are IGNORED.
+        """
         pages = render(text, self.style)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = np.array(encoded.input_ids), np.array(encoded.offset_mapping)
         placed = layout(text, self.style)
         cells, slots = cell_tokens(placed, pages.ink[0], text, offsets, self.group)
-        tokens = np.full((self.visual_tokens, self.slots), IGNORED)
+        tokens, before = (np.full((self.visual_tokens, self.slots), IGNORED) for _ in range(2))
         fits = (cells >= 0) & (slots < self.slots)
         tokens[cells[fits], slots[fits]] = ids[fits]
-        return {"pixels": pages.pixels[0], "ink": pages.ink[0], "tokens": tokens}
+        before[cells[fits], slots[fits]] = np.append(self.tokenizer.bos_token_id, ids)[:-1][fits]
+        return {"pixels": pages.pixels[0], "ink": pages.ink[0], "tokens": tokens, "before": before}
 
 
 def collate_cells(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """`pixel_values` (X, 1, H, W), `ink_mask` (X, 1, rows, cols), `labels` (X, K, S): one page per sample."""
-    stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in ("pixels", "ink", "tokens")}
+    """`pixel_values` (X,1,H,W), `ink_mask` (X,1,rows,cols), `labels` and `before` (X,K,S): one page per sample."""
+    stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
     return {
         "pixel_values": stacked["pixels"][:, None],
         "ink_mask": stacked["ink"][:, None],
         "labels": stacked["tokens"],
+        "before": stacked["before"],
     }
 
 
 class Aligner(nn.Module):
     """A VIST model's Resampler with the two alignment losses, in the shape that the Trainer expects."""
 
-    embeddings: torch.Tensor
+    inputs: torch.Tensor
+    asks: torch.Tensor
+    outputs: torch.Tensor
 
-    def __init__(self, model: VistForConditionalGeneration, slots: int, temperature: float = 0.07):
+    def __init__(self, model: VistForConditionalGeneration, temperature: float = 0.07):
         super().__init__()
-        embeddings = model.get_input_embeddings().weight
-        assert isinstance(embeddings, torch.Tensor)
-        width, states = embeddings.shape[1], model.config.resampler_size
+        inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        assert isinstance(inputs, torch.Tensor) and isinstance(outputs, torch.Tensor)
+        width, states = inputs.shape[1], model.config.resampler_size
+        read = cross_attentions(model.language_model)[-1].v_proj.out_features
         self.vision_tower, self.resampler = model.vision_tower, model.resampler
-        self.slots, self.temperature = slots, temperature
-        self.register_buffer("embeddings", embeddings.detach().clone(), persistent=False)
+        self.temperature = temperature
+        self.register_buffer("inputs", F.normalize(inputs.detach(), dim=-1), persistent=False)
+        self.register_buffer("asks", self.inputs * width**0.5, persistent=False)  # the size that a norm gives
+        self.register_buffer("outputs", F.normalize(outputs.detach(), dim=-1), persistent=False)
         self.contrast_head = nn.Linear(states, width)
-        self.naming_head = nn.Sequential(nn.Linear(states, 2 * width), nn.GELU(), nn.Linear(2 * width, slots * width))
+        self.value = nn.Linear(states, read, bias=False)
+        self.gate = nn.Linear(width, read)
+        self.output = nn.Linear(read, width, bias=False)
 
     def forward(
-        self, pixel_values: torch.Tensor, ink_mask: torch.Tensor, labels: torch.Tensor
+        self, pixel_values: torch.Tensor, ink_mask: torch.Tensor, labels: torch.Tensor, before: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """InfoNCE per cell plus the naming loss; also how often the right cell and the right token come first."""
+        """InfoNCE per cell plus the loss of what follows; also how often the right cell and token come first."""
         seen = encode(self.vision_tower, pixel_values, ink_mask)
         states = self.resampler(seen.features, seen.mask).tokens[:, 0]
         used = (labels != IGNORED).any(-1)
-        states_CD, tokens_CS = states[used], labels[used]
-        contrast_loss, cell_accuracy = self._contrast(states_CD, tokens_CS)
-        naming_loss, token_accuracy = self._name(states_CD, tokens_CS)
+        contrast_loss, cell_accuracy = self._contrast(states[used], labels[used])
+        follow_loss, token_accuracy = self._follow(states[used], labels[used], before[used])
         return {
-            "loss": contrast_loss + naming_loss,
+            "loss": contrast_loss + follow_loss,
             "contrast_loss": contrast_loss,
-            "naming_loss": naming_loss,
+            "follow_loss": follow_loss,
             "cell_accuracy": cell_accuracy,
             "token_accuracy": token_accuracy,
         }
 
     def _contrast(self, states_CD: torch.Tensor, tokens_CS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         there = (tokens_CS != IGNORED)[..., None]
-        mean_CD = (self.embeddings[tokens_CS.clamp(min=0)] * there).sum(1) / there.sum(1)
+        mean_CD = (self.inputs[tokens_CS.clamp(min=0)] * there).sum(1) / there.sum(1)
         visual, text = F.normalize(self.contrast_head(states_CD), dim=-1), F.normalize(mean_CD, dim=-1)
         scores = (visual @ text.T / self.temperature).float()
         target = torch.arange(len(scores), device=scores.device)
         return F.cross_entropy(scores, target), (scores.argmax(-1) == target).float().mean()
 
-    def _name(self, states_CD: torch.Tensor, tokens_CS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        there = tokens_CS != IGNORED
-        named = self.naming_head(states_CD).unflatten(-1, (self.slots, -1))[there]
-        scores = (named @ self.embeddings.T).float()
-        wanted = tokens_CS[there]
+    def _follow(
+        self, states_CD: torch.Tensor, tokens_CS: torch.Tensor, before_CS: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        cell, slot = (tokens_CS != IGNORED).nonzero(as_tuple=True)
+        wanted = tokens_CS[cell, slot]
+        read = self.value(states_CD)[cell] * self.gate(self.asks[before_CS[cell, slot]])
+        scores = (self.output(read) @ self.outputs.T).float()
         return F.cross_entropy(scores, wanted), (scores.argmax(-1) == wanted).float().mean()
 
     @torch.no_grad()
     def hand_over(self, model: VistForConditionalGeneration) -> None:
-        """Start the values of the last half of the cross-attention layers with the learned map to token embeddings.
+        """Start the last half of the cross-attention layers with the learned maps from visual tokens to text tokens.
 
-        Looking at a visual token there then brings up the text tokens it holds; the output projection still starts
-        at zero, so the model is still the base LLM.
+        Looking at a visual token there then brings up what follows the text's last token. In the last layer it also
+        counts at once; in the others the output projection still starts at zero.
         """
         sublayers = cross_attentions(model.language_model)
         for sublayer in sublayers[len(sublayers) // 2 :]:
-            if sublayer.v_proj.weight.shape == self.contrast_head.weight.shape:
-                sublayer.v_proj.weight.copy_(self.contrast_head.weight)
+            if sublayer.v_proj.weight.shape == self.value.weight.shape:
+                _copy(self.value, sublayer.v_proj)
+            if sublayer.g_proj is not None and sublayer.g_proj.weight.shape == self.gate.weight.shape:
+                _copy(self.gate, sublayer.g_proj)
+        if sublayers[-1].o_proj.weight.shape == self.output.weight.shape:
+            _copy(self.output, sublayers[-1].o_proj)
+
+
+def _copy(source: nn.Linear, target: nn.Linear) -> None:
+    target.weight.copy_(source.weight)
+    if target.bias is not None:
+        target.bias.zero_() if source.bias is None else target.bias.copy_(source.bias)

@@ -100,10 +100,7 @@ class ContextSamples(Dataset):
         """(tokens + 1,) the visual token that holds what comes after each place of the prompt, -1 where none does."""
         encoded = self.tokenizer(example.proximal, add_special_tokens=False, return_offsets_mapping=True)
         starts = first_visible(example.proximal, np.array(encoded.offset_mapping).reshape(-1, 2)[:tokens])
-        source = np.full(len(starts), -1)
-        for place, origin, length in example.copies:
-            inside = (starts >= place) & (starts < place + length)
-            source[inside] = starts[inside] - place + origin
+        source = example.origins(starts)
         guide = np.full(tokens + 1, -1)
         found = np.flatnonzero(source >= 0)
         placed = layout(example.distant, self.style)

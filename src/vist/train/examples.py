@@ -9,10 +9,13 @@ Decisions
 - Recall: facts are planted in the distant text and asked for, all of them and in random order, in the proximal text.
 - Quotation: the proximal text repeats passages of the distant text. Every token of it but the first few is
   predictable from the distant text, which is the densest signal there is for reading it back.
+- A plain continuation copies too, a word at a time: a name or a long word that the distant text had is likelier to come
+  again, and where it stood there is worth a look. `repeated_words` counts those words as copies.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +26,7 @@ from vist.train.facts import make_facts, plant
 
 PARAGRAPH = "\n\n"
 CUE = 14  # characters of a quotation or statement that must be seen before it is clear what is being repeated
+NOTABLE = re.compile(r"\b(?:[^\W\d_a-z]\w{3,}|\w{7,})\b")  # with a capital and at least 4 letters, or with 7
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class Example:
     proximal: str
     copies: tuple[tuple[int, int, int], ...] = ()
 
+    def origins(self, places: np.ndarray) -> np.ndarray:
+        """Where in `distant` the characters at these places of `proximal` are copied from; -1 where they are not."""
+        found = np.full(len(places), -1)
+        for place, origin, length in self.copies:
+            inside = (places >= place) & (places < place + length)
+            found[inside] = places[inside] - place + origin
+        return found
+
 
 @dataclass(frozen=True)
 class ExampleMix:
@@ -48,12 +60,14 @@ class ExampleMix:
         domains: weight of each corpus domain.
         facts_per_kilobyte: planted facts per 1,000 characters of distant text, at most; at least one is planted.
         quote_characters: shortest and longest quotation.
+        repeated_words: whether continuations count words that stand in both texts as copies.
     """
 
     kinds: Mapping[str, float]
     domains: Mapping[str, float]
     facts_per_kilobyte: float = 3.0
     quote_characters: tuple[int, int] = (60, 400)
+    repeated_words: bool = False
 
 
 def draw_example(
@@ -66,10 +80,18 @@ def draw_example(
     text = corpus.window(rng, mix.domains, distant + (proximal if kind == "continue" else 0))
     if kind == "continue":
         cut = max(0, text.rfind(" ", 0, len(text) * distant // (distant + proximal)))
-        return Example(kind, text[:cut], text[cut:])
+        copies = repeated_words(text[:cut], text[cut:]) if mix.repeated_words else ()
+        return Example(kind, text[:cut], text[cut:], copies)
     if kind == "recall":
         return _recall(text, mix, rng, proximal)
     return _quotation(text, mix, rng, proximal)
+
+
+def repeated_words(distant: str, proximal: str) -> tuple[tuple[int, int, int], ...]:
+    """`Example.copies` of a continuation: each of its notable words with the last place that had it before."""
+    last = {match.group(): match.start() for match in NOTABLE.finditer(distant)}
+    found = ((match.start(), last.get(match.group()), len(match.group())) for match in NOTABLE.finditer(proximal))
+    return tuple((place, origin, length) for place, origin, length in found if origin is not None)
 
 
 def _recall(text: str, mix: ExampleMix, rng: np.random.Generator, proximal: int) -> Example:

@@ -6,9 +6,9 @@ Decisions
 - A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
   continues from its newest checkpoint. So one command, repeated as often as needed, always ends with the same model.
 - Stages: tokenizer -> language-model -> frequency -> text-vit -> alignment -> read-back -> context -> model.
-- The encoder is frozen from `alignment` on. The language model still learns in `read-back`: the paper starts from an
-  LLM that can look things up in its context, and one of this size and training cannot yet; it learns it there, from
-  pages and from text. In `context`, the paper's objective, both backbones are frozen, as in the paper.
+- The encoder is frozen from `alignment` on. The language model still learns in `read-back`, slowly: it can look things
+  up in its text by then, but a visual token brings several tokens at once, and picking the next one of them is new.
+  In `context`, the paper's objective, both backbones are frozen, as in the paper.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from vist.compress.frequency import TokenFrequency
 from vist.model.processing import VistProcessor
@@ -32,14 +32,14 @@ from vist.train.alignment import Aligner, AlignmentPages, collate_cells
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
-from vist.train.guidance import guided_loss
+from vist.train.guidance import guided_loss, guided_text_loss
 from vist.train.language_model import TextSequences, build_language_model
 from vist.train.reading import Reader, ReadingMix, ReadingPages, collate_pages
 from vist.train.stage import StageConfig, run_stage
 from vist.train.tokenizer import train_tokenizer
 from vist.vision.text_vit import TextViTConfig, TextViTModel
 
-NAMING_SLOTS = 6
+TOKEN_SLOTS = 8
 GUIDANCE = 1.0
 TOKENIZER_WINDOWS, TOKENIZER_WINDOW = 600, 20_000
 FREQUENCY_SAMPLES = 3_000
@@ -58,12 +58,15 @@ class NanoRecipe:
     vit_layers: int
     domains: Mapping[str, float]
     lm_mix: ExampleMix
-    lm_tokens: int
+    lm_tokens: tuple[int, int]
     lm: StageConfig
     reading_mix: ReadingMix
     reading: StageConfig
     visual_tokens: int
     resampler_layers: int
+    local_expansion: int
+    local_preceding: int
+    local_following: int
     page_positions: int
     alignment_mix: ExampleMix
     alignment: StageConfig
@@ -109,10 +112,18 @@ class NanoRun:
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
         model = build_language_model(self.tokenizer, recipe.lm_width, recipe.lm_layers, recipe.lm_context)
+        model.set_attn_implementation("eager")  # the kernel that tells what it attends to
         data = TextSequences(
-            self.corpus, self.tokenizer, recipe.lm_mix, recipe.lm_tokens, recipe.lm.samples, recipe.seed
+            self.corpus,
+            self.tokenizer,
+            recipe.lm_mix,
+            recipe.lm_tokens,
+            recipe.lm.samples,
+            recipe.lm.batch_size,
+            recipe.seed,
         )
-        run_stage(model, data, data.collate, recipe.lm, self.out / "language-model", recipe.seed)
+        objective = partial(guided_text_loss, weight=GUIDANCE)
+        run_stage(model, data, data.collate, recipe.lm, self.out / "language-model", recipe.seed, objective=objective)
         self._finish("language-model", model.save_pretrained)
 
     def count_tokens(self) -> None:
@@ -147,11 +158,11 @@ class NanoRun:
             recipe.alignment_mix,
             self.style,
             recipe.visual_tokens,
-            NAMING_SLOTS,
+            TOKEN_SLOTS,
             recipe.alignment.samples,
             recipe.seed + 3,
         )
-        aligner = Aligner(model, NAMING_SLOTS)
+        aligner = Aligner(model)
         run_stage(aligner, pages, collate_cells, recipe.alignment, self.out / "alignment", recipe.seed)
         aligner.hand_over(model)
         self._finish("alignment", model.save_pretrained)
@@ -189,7 +200,7 @@ class NanoRun:
 
     def _untrained(self) -> VistForConditionalGeneration:
         torch.manual_seed(self.recipe.seed)
-        llm = LlamaForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
+        llm = Qwen3ForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
         encoder = TextViTModel.from_pretrained(self.final("text-vit"), dtype=torch.float32)
         return VistForConditionalGeneration.from_backbones(
             llm,
@@ -199,6 +210,10 @@ class NanoRun:
             resampler_layers=self.recipe.resampler_layers,
             resampler_heads=self.recipe.lm_width // 64,
             num_page_positions=self.recipe.page_positions,
+            local_expansion=self.recipe.local_expansion,
+            local_preceding=self.recipe.local_preceding,
+            local_following=self.recipe.local_following,
+            cross_output_gate=True,
             pve_normalize=True,
             style=STYLE,
         )

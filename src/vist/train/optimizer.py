@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+OUTPUT_RATE = 4.0
 ITERATION = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
@@ -94,24 +95,33 @@ def build_optimizer(
     """Muon for the weights of linear layers, AdamW with weight decay for embeddings, AdamW without for vectors.
 
     Frozen parameters are left out. The output layer over a vocabulary counts as an embedding. A language model that
-    is trained beside newer parts takes steps of `backbone_rate` times theirs.
+    is trained beside newer parts takes steps of `backbone_rate` times theirs. The output projections of the
+    cross-attention take `OUTPUT_RATE` times larger ones: they start at zero, beside a residual stream that has its
+    size already, and at the common rate nothing that is read from the pages can move a logit for most of a stage.
     """
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     linear -= {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
+    groups: dict[tuple[str, float], list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             kind = "vector" if parameter.ndim < 2 else "table"
             if kind == "table" and id(parameter) in linear and "head" not in name:
                 kind = "matrix"
-            groups[kind, name.startswith("language_model.") and "cross_attn" not in name].append(parameter)
+            groups[kind, _rate(name, backbone_rate)].append(parameter)
     settings = [
         {
             "params": parameters,
             "muon": kind == "matrix",
             "weight_decay": 0.0 if kind == "vector" else weight_decay,
-            "lr": lr * (backbone_rate if backbone else 1.0),
+            "lr": lr * rate,
         }
-        for (kind, backbone), parameters in groups.items()
+        for (kind, rate), parameters in groups.items()
     ]
     return MuonAdamW(settings, lr, weight_decay, beta2)
+
+
+def _rate(name: str, backbone_rate: float) -> float:
+    """How large the steps of a parameter are, relative to the others'."""
+    if "cross_attn.o_proj" in name:
+        return OUTPUT_RATE
+    return backbone_rate if name.startswith("language_model.") and "cross_attn" not in name else 1.0
