@@ -21,10 +21,6 @@ from torch import Tensor, nn
 from vist.compress.resampler import PerceiverResampler, ResamplerConfig
 from vist.errors import VistError
 
-EXPANSION = (
-    6  # hidden units of the group MLP per output; with 2, what a group says is learned several times more slowly
-)
-
 
 class LocalResampler(PerceiverResampler):
     """A Perceiver Resampler whose latents start as summaries of consecutive parts of the text.

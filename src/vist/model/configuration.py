@@ -30,8 +30,9 @@ class VistConfig(PreTrainedConfig):
     reducer: "perceiver" (paper) or "local" (latents start at their part of the reading order).
     resampler_layers, resampler_heads: depth and heads of the reducer (the paper is silent; Flamingo: 6 and 8).
     resampler_size: width of visual tokens; 0 = the LLM's width.
-    local_expansion, local_preceding, local_following: of the "local" reducer: hidden units of its group MLP per output,
-        and how many parts before and after its own the start of a latent sees.
+    local_expansion, local_preceding, local_following: of the "local" reducer: hidden units of its group MLP per output
+        (with 2, what a part says is learned several times more slowly than with 6 or 8), and how many parts before and
+        after its own the start of a latent sees.
     cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
     cross_output_gate: scale every channel that was read by a linear function of the text that asks.
     num_page_positions: 0 = none (paper); otherwise a learned code per page, counted from the last page backwards and
