@@ -10,7 +10,7 @@ from vist.compress.resampler import PerceiverResampler
 from vist.errors import VistError
 
 
-def config(tokens=4, width=16, vision=12, layers=2, heads=2, preceding=0, following=0):
+def config(tokens=4, width=16, vision=12, layers=2, heads=2, preceding=0, following=0, shortcut=False):
     return SimpleNamespace(
         num_visual_tokens=tokens,
         resampler_size=width,
@@ -20,6 +20,7 @@ def config(tokens=4, width=16, vision=12, layers=2, heads=2, preceding=0, follow
         local_expansion=3,
         local_preceding=preceding,
         local_following=following,
+        local_shortcut=shortcut,
     )
 
 
@@ -76,11 +77,11 @@ def test_perceiver_equals_the_loop():
             torch.testing.assert_close(out.cls[b, p], want[-1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("preceding", "following"), [(0, 0), (2, 0), (1, 1)])
+@pytest.mark.parametrize(("preceding", "following", "shortcut"), [(0, 0, False), (2, 0, True), (1, 1, False)])
 @torch.no_grad()
-def test_local_equals_the_loop(preceding, following):
+def test_local_equals_the_loop(preceding, following, shortcut):
     torch.manual_seed(0)
-    resampler = LocalResampler(config(preceding=preceding, following=following), num_patches=10)
+    resampler = LocalResampler(config(preceding=preceding, following=following, shortcut=shortcut), num_patches=10)
     features, mask = features_and_mask()
     mask[0, 1] = torch.arange(10) < 4  # two of the four latents in use
     out = resampler(features, mask)
@@ -90,7 +91,8 @@ def test_local_equals_the_loop(preceding, following):
             own, starts = [], []
             for first in range(0, len(inked), 3):
                 group = resampler.group_norm(inked[first : first + 3]).flatten()
-                own.append(resampler.group_mlp(torch.cat([group, torch.zeros(36 - len(group))])))
+                group = torch.cat([group, torch.zeros(36 - len(group))])
+                own.append(resampler.group_mlp(group) + (resampler.group_shortcut(group) if shortcut else 0))
             for k in range(len(own)):
                 starts.append(own[k] + resampler.latents[k])
                 if preceding or following:

@@ -13,9 +13,10 @@ from vist.fuse.cross_attention import CrossAttention
 SHAPE = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
 
 
-def build(states_size=12, kernel="sdpa", gate=False, norm=True, output_gate=False, trained=True):
+def build(states_size=12, kernel="sdpa", gate=False, norm=True, output_gate=False, trained=True, subtokens=False):
     config = LlamaConfig(**SHAPE, attn_implementation=kernel)
-    cross = CrossAttention(config, states_size, layer_idx=0, gate=gate, norm=norm, output_gate=output_gate)
+    options = {"gate": gate, "norm": norm, "output_gate": output_gate, "subtokens": subtokens}
+    cross = CrossAttention(config, states_size, layer_idx=0, **options)
     if trained:
         for parameter in cross.parameters():
             nn.init.normal_(parameter, std=0.5)
@@ -61,6 +62,25 @@ def test_attention_equals_the_loop(kernel, gate, norm, output_gate):
     torch.testing.assert_close(out, slow(cross, hidden, states, mask), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@torch.no_grad()
+def test_sub_tokens_are_keys_that_every_head_sees_beside_a_null_key(kernel):
+    cross = build(kernel=kernel, subtokens=True)
+    hidden, states, mask = inputs()
+    expected = torch.zeros_like(hidden)
+    for b in range(hidden.shape[0]):
+        visible = states[b, mask[b, 0, 0]]
+        keys = [part for state in visible for part in cross.k_proj(state).view(2, 4)] + [cross.null_key]
+        values = [part for state in visible for part in cross.v_proj(state).view(2, 4)] + [torch.zeros(4)]
+        for t in range(hidden.shape[1]):
+            query = cross.q_proj(cross.norm(hidden[b, t])).view(4, 4)
+            heads = [(torch.stack(keys) @ one / 2.0).softmax(0) @ torch.stack(values) for one in query]
+            expected[b, t] = cross.o_proj(torch.cat(heads))
+    kv = cross.project(states)
+    assert kv.shape == (2, 2, 1, 2 * 7 + 1, 4)
+    torch.testing.assert_close(cross(hidden, kv, mask), expected, atol=1e-5, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_without_a_mask_every_text_token_sees_every_visual_token():
     """A module that does not say `is_causal = False` would be masked like self-attention."""
@@ -70,9 +90,10 @@ def test_without_a_mask_every_text_token_sees_every_visual_token():
     torch.testing.assert_close(out, slow(cross, hidden, states, torch.ones_like(mask)), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("subtokens", [False, True])
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
-def test_a_sample_without_context_reads_exactly_zero_and_has_finite_gradients(kernel):
-    cross = build(kernel=kernel)
+def test_a_sample_without_context_reads_exactly_zero_and_has_finite_gradients(kernel, subtokens):
+    cross = build(kernel=kernel, subtokens=subtokens)
     hidden, states, mask = inputs()
     mask[1] = False
     hidden.requires_grad_(True)
@@ -83,16 +104,18 @@ def test_a_sample_without_context_reads_exactly_zero_and_has_finite_gradients(ke
     assert all(parameter.grad.isfinite().all() for parameter in cross.parameters())
 
 
+@pytest.mark.parametrize("subtokens", [False, True])
 @torch.no_grad()
-def test_masked_tokens_change_nothing():
-    cross = build()
+def test_masked_tokens_change_nothing(subtokens):
+    cross = build(subtokens=subtokens)
     hidden, states, mask = inputs()
     changed = torch.where(mask.squeeze(1).transpose(1, 2), states, states + 9)
     assert torch.equal(cross(hidden, cross.project(changed), mask), cross(hidden, cross.project(states), mask))
 
 
-def test_an_empty_context_reads_zero():
-    cross = build()
+@pytest.mark.parametrize("subtokens", [False, True])
+def test_an_empty_context_reads_zero(subtokens):
+    cross = build(subtokens=subtokens)
     hidden, states, mask = inputs()
     assert not cross(hidden, cross.project(states[:, :0]), mask[..., :0]).any()
 
@@ -126,7 +149,6 @@ def test_copied_weights_are_those_of_self_attention(states_size):
     assert torch.equal(cross.norm.weight, norm.weight)
 
 
-@torch.no_grad()
 @torch.no_grad()
 def test_an_output_gate_starts_open():
     torch.manual_seed(0)

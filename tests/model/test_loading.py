@@ -25,7 +25,9 @@ from vist.model.vist import VistForConditionalGeneration
             "local_expansion": 3,
             "local_preceding": 2,
             "local_following": 1,
+            "local_shortcut": True,
             "cross_output_gate": True,
+            "cross_subtokens": True,
         },
     ],
 )

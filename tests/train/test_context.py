@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from vist.render import PageStyle, layout, render
-from vist.train.alignment import first_visible, visual_token_of
+from vist.train.alignment import visual_token_of
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix, draw_example
-from vist.train.tokenizer import train_tokenizer
+from vist.train.tokenizer import first_visible, train_tokenizer
 
 STYLE = PageStyle.named("vist")
 IMPORTANCE = np.zeros(300, np.float32)
@@ -23,7 +23,7 @@ def tokenizer(corpus: PackedCorpus):  # noqa: ANN201
 def samples(corpus: PackedCorpus, tokenizer, kinds: dict[str, float], **shape: object) -> ContextSamples:
     mix = ExampleMix(kinds, {"books": 1})
     wanted = ContextShape(distant=(300, 2500), tokens=48, **shape)  # type: ignore[arg-type]
-    return ContextSamples(corpus, tokenizer, STYLE, 64, mix, wanted, IMPORTANCE, 48, 4, seed=2)
+    return ContextSamples(corpus, tokenizer, STYLE, 64, 4, mix, wanted, IMPORTANCE, 48, 4, seed=2)
 
 
 def test_a_batch_is_padded_on_every_axis_and_says_where(corpus: PackedCorpus, tokenizer) -> None:
@@ -40,7 +40,9 @@ def test_a_batch_is_padded_on_every_axis_and_says_where(corpus: PackedCorpus, to
         assert abs(int(batch["context_keep"][number].sum()) - len(row["context"]) / 2) <= 1
 
 
-def test_the_guide_points_at_the_visual_token_that_holds_the_next_text_token(corpus: PackedCorpus, tokenizer) -> None:
+def test_the_guide_points_at_the_part_of_a_visual_token_that_holds_the_next_text_token(
+    corpus: PackedCorpus, tokenizer
+) -> None:
     data = samples(corpus, tokenizer, {"recall": 1, "quote": 1})
     guided = 0
     for index in range(8):
@@ -50,7 +52,7 @@ def test_the_guide_points_at_the_visual_token_that_holds_the_next_text_token(cor
         starts = first_visible(example.distant, np.array(encoded.offset_mapping))
         placed, ink = layout(example.distant, STYLE), render(example.distant, STYLE).ink
         holds = defaultdict(set)
-        for token, cell in zip(encoded.input_ids, visual_token_of(placed, ink, starts, 4), strict=True):
+        for token, cell in zip(encoded.input_ids, visual_token_of(placed, ink, starts, 4, 4), strict=True):
             holds[int(cell)].add(token)
         row = data[index]
         for place in np.flatnonzero(row["guide"] >= 0):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -8,13 +9,13 @@ from vist.train.guidance import guided_loss, mean_attention, seen_attention
 from vist.vision.text_vit import TextViTConfig, TextViTModel
 
 
-def tiny() -> VistForConditionalGeneration:
+def tiny(**choices: object) -> VistForConditionalGeneration:
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
     llm = LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=2, **shape))
     shape["num_hidden_layers"] = 1
     return VistForConditionalGeneration.from_backbones(
-        llm, TextViTModel(TextViTConfig(**shape)), num_visual_tokens=8, resampler_layers=1, resampler_heads=2
+        llm, TextViTModel(TextViTConfig(**shape)), num_visual_tokens=8, resampler_layers=1, resampler_heads=2, **choices
     )
 
 
@@ -28,14 +29,15 @@ def batch() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "labels": ids, "pixel_values": pixels, "ink_mask": ink, "guide": guide}
 
 
-def test_attention_seen_is_the_attention_that_the_layer_uses() -> None:
-    model = tiny()
+@pytest.mark.parametrize("subtokens", [False, True])
+def test_attention_seen_is_the_attention_that_the_layer_uses(subtokens: bool) -> None:
+    model = tiny(cross_subtokens=subtokens)
     sublayer = cross_attentions(model.language_model)[1]
     hidden, states = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
     kv, mask = sublayer.project(states), torch.rand(2, 1, 1, 7) < 0.7
     mask[..., 0] = True
     query = sublayer.queries(hidden)
-    _, weights = eager_attention(sublayer, query, kv[:, 0], kv[:, 1], mask, sublayer.scaling)
+    _, weights = eager_attention(sublayer, query, kv[:, 0], kv[:, 1], sublayer.visible_keys(mask), sublayer.scaling)
     torch.testing.assert_close(mean_attention(sublayer, hidden, kv, mask), weights.mean(1))
 
 

@@ -5,6 +5,8 @@ import torch
 from vist.render import PageStyle, layout, render
 from vist.train.corpus import PackedCorpus
 from vist.train.reading import (
+    IGNORED,
+    TOKEN_SLOTS,
     Reader,
     ReadingMix,
     ReadingPages,
@@ -13,12 +15,17 @@ from vist.train.reading import (
     random_text,
     reading_score,
     reading_targets,
+    token_targets,
     typographic,
 )
+from vist.train.tokenizer import train_tokenizer
 from vist.vision.text_vit import EMPTY, OTHER, TextViTConfig, TextViTModel
 
 CONFIG = TextViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
 TEXT = "Alice was beginning to get very tired of sitting by her sister on the bank, 日 and of nothing to do. " * 9
+
+
+TOKENIZER = train_tokenizer([TEXT], 300, 512)
 
 
 def named(targets: np.ndarray) -> list[str]:
@@ -48,6 +55,21 @@ def test_targets_read_in_order_are_the_page() -> None:
     assert read.replace(" ", "") == TEXT[start:stop].replace("日", "\ufffd").replace(" ", "")
 
 
+@pytest.mark.parametrize("style", ["vist", "vist-7"])
+def test_text_tokens_are_named_where_their_first_visible_character_stands(style: str) -> None:
+    placed = layout(TEXT, style)
+    encoded = TOKENIZER(TEXT, add_special_tokens=False, return_offsets_mapping=True)
+    expected: dict[int, list[int]] = {}
+    for token, (start, stop) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
+        start += TEXT[start].isspace() and stop - start > 1
+        if placed.page[start] == 0 and placed.advance[start] > 0:
+            column = min((placed.x[start] + placed.advance[start] // 2) // 14, 15)
+            expected.setdefault(placed.row[start] * 16 + column, []).append(token)
+    targets = token_targets(placed, TEXT, TOKENIZER)
+    for patch, row in enumerate(targets):
+        assert row[row != IGNORED].tolist() == expected.get(patch, [])[:TOKEN_SLOTS]
+
+
 def test_line_breaks_that_became_blanks_are_read_as_blanks() -> None:
     sample = page_sample("one\n\ntwo", PageStyle.named("vist"), CONFIG)
     assert OTHER not in sample["targets"] and "".join(named(sample["targets"])).split() == ["one", "two"]
@@ -60,8 +82,8 @@ def test_short_pages_have_no_targets_without_ink() -> None:
 
 def test_samples_depend_on_seed_and_index_alone(corpus: PackedCorpus) -> None:
     mix = ReadingMix({"vist": 1, "vist-7": 1}, {"books": 1}, random_strings=0.5, short_pages=0.5)
-    pages = ReadingPages(corpus, CONFIG, mix, 4, seed=3)
-    again = ReadingPages(corpus, CONFIG, mix, 4, seed=3)
+    pages = ReadingPages(corpus, TOKENIZER, CONFIG, mix, 4, seed=3)
+    again = ReadingPages(corpus, TOKENIZER, CONFIG, mix, 4, seed=3)
     assert all(np.array_equal(pages[i]["pixels"], again[i]["pixels"]) for i in (2, 0))
     assert not np.array_equal(pages[0]["pixels"], pages[1]["pixels"])
 
@@ -84,8 +106,10 @@ def test_score_counts_characters_only() -> None:
 
 def test_a_tiny_encoder_learns_one_page_by_heart() -> None:
     torch.manual_seed(0)
-    sample = page_sample(TEXT[:60], PageStyle.named("vist"), CONFIG)
-    reader = Reader(TextViTModel(CONFIG))
+    style = PageStyle.named("vist")
+    sample = page_sample(TEXT[:60], style, CONFIG)
+    sample["tokens"] = token_targets(layout(TEXT[:60], style), TEXT[:60], TOKENIZER)
+    reader = Reader(TextViTModel(CONFIG), len(TOKENIZER))
     optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-2)
     batch = collate_pages([sample])
     for _ in range(60):
@@ -93,7 +117,7 @@ def test_a_tiny_encoder_learns_one_page_by_heart() -> None:
         optimizer.zero_grad()
         output["loss"].backward()
         optimizer.step()
-    assert output["reading_accuracy"] > 0.9
+    assert output["reading_accuracy"] > 0.9 and output["token_accuracy"] > 0.9
     encoder = reader.encoder.eval()
     read = encoder.read(encoder(batch["pixel_values"], batch["ink_mask"]))[0]
     assert "".join(read).startswith("Alice was")

@@ -36,7 +36,9 @@ class LocalResampler(PerceiverResampler):
         width = config.resampler_size
         self.group_size = -(-num_patches // config.num_visual_tokens)
         self.group_norm = nn.LayerNorm(config.vision_size)
-        self.group_mlp = _mlp(self.group_size * config.vision_size, config.local_expansion * width, width)
+        group_inputs = self.group_size * config.vision_size
+        self.group_mlp = _mlp(group_inputs, config.local_expansion * width, width)
+        self.group_shortcut = nn.Linear(group_inputs, width, bias=False) if config.local_shortcut else None
         self.beside = range(-config.local_following, config.local_preceding + 1)
         if len(self.beside) > 1:
             self.beside_norm = nn.LayerNorm(width)
@@ -46,6 +48,8 @@ class LocalResampler(PerceiverResampler):
         """Latents from their part of the reading order; a latent whose part holds no ink is out of use."""
         groups_XKGD, mask_XKG = self._groups(self.group_norm(features_XND), mask_XN)
         own_XKD = self.group_mlp(groups_XKGD.flatten(2))
+        if self.group_shortcut is not None:
+            own_XKD = own_XKD + self.group_shortcut(groups_XKGD.flatten(2))
         latents_XKD = own_XKD + self.latents
         alive_XK = mask_XKG.any(-1)
         if len(self.beside) > 1:

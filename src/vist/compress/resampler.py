@@ -31,6 +31,7 @@ class ResamplerConfig(Protocol):
     local_expansion: int
     local_preceding: int
     local_following: int
+    local_shortcut: bool
 
     @property
     def vision_size(self) -> int:

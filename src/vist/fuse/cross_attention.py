@@ -10,10 +10,14 @@ Decisions
   gate, behind tanh(0)), the initialisation under which the untrained model is the base LLM bit for bit.
 - A visual token holds several text tokens, and which of them comes next depends on the one before. A sum of what was
   read and of the text leaves that to the layers above; the product, `output_gate`, can pick it out on the spot.
+- Sub-tokens: the Hkv key/value heads of a visual token can stand beside each other as Hkv keys of their own, which
+  every query head sees. The bytes are the same, but what is found is then a part of what a visual token holds, and
+  little is left to pick out. With them comes a learned null key whose value is zero: attention has to go somewhere,
+  and most text tokens have nothing to look up.
 - eager and sdpa run as transformers runs them. Other attention kernels cannot take a mask over keys alone, so under
   them this sublayer uses sdpa while the LLM's self-attention keeps its kernel.
 - B batch, T text tokens, M visual tokens of the context, D width, Dv width of the visual states, H heads, Hkv
-  key/value heads, Dh width of one head.
+  key/value heads, Dh width of one head; with sub-tokens keys and values are (B,2,1,Hkv*M+1,Dh), the null key last.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -34,6 +39,7 @@ class CrossAttention(nn.Module):
     `norm` puts an RMSNorm on the queries' side; `gate` scales the output by tanh(gate), gate starting at 0. Without a
     gate the output projection starts at zero. `output_gate` multiplies what was read, channel by channel, by a linear
     function of the normed text before the output projection (a bilinear gate as in arXiv 2002.05202), starting at one.
+    `subtokens` makes each key/value head of a visual token a key of its own, seen by every query head.
     """
 
     is_causal = False  # transformers' sdpa takes a module without this flag for a causal one
@@ -46,13 +52,15 @@ class CrossAttention(nn.Module):
         gate: bool = False,
         norm: bool = True,
         output_gate: bool = False,
+        subtokens: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.num_key_value_heads = config.num_key_value_heads
-        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.subtokens = subtokens
+        self.num_key_value_groups = config.num_attention_heads // (1 if subtokens else config.num_key_value_heads)
         self.scaling = self.head_dim**-0.5
         query_size, kv_size = config.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps) if norm else None
@@ -63,6 +71,7 @@ class CrossAttention(nn.Module):
         self.g_proj = nn.Linear(config.hidden_size, query_size) if output_gate else None
         self.q_norm: nn.Module | None = None
         self.k_norm: nn.Module | None = None
+        self.null_key = nn.Parameter(torch.zeros(self.head_dim)) if subtokens else None
         self.gate = nn.Parameter(torch.zeros(1)) if gate else None
         if not gate:
             nn.init.zeros_(self.o_proj.weight)
@@ -102,24 +111,28 @@ class CrossAttention(nn.Module):
             self.norm.weight.copy_(input_layernorm.weight)
 
     def project(self, states_BMD: Tensor) -> Tensor:
-        """Keys and values of a context, (B,M,Dv) -> (B,2,Hkv,M,Dh); once per context."""
+        """Keys and values of a context, (B,M,Dv) -> (B,2,Hkv,M,Dh) or, with sub-tokens, (B,2,1,Hkv*M+1,Dh); once."""
         split = (self.num_key_value_heads, self.head_dim)
         key_BMHD = self.k_proj(states_BMD).unflatten(-1, split)
         if self.k_norm is not None:
             key_BMHD = self.k_norm(key_BMHD)
         value_BMHD = self.v_proj(states_BMD).unflatten(-1, split)
-        return torch.stack([key_BMHD, value_BMHD], dim=1).transpose(2, 3)
+        kv = torch.stack([key_BMHD, value_BMHD], dim=1)
+        if self.null_key is None:
+            return kv.transpose(2, 3)
+        null_2D = torch.stack([self.null_key, torch.zeros_like(self.null_key)]).to(kv.dtype)
+        return torch.cat([kv.flatten(2, 3), null_2D[:, None].expand(len(kv), -1, -1, -1)], dim=2).unsqueeze(2)
 
     def forward(self, hidden_BTD: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the text at (B,T,D) reads from `kv` (B,2,Hkv,M,Dh) -> (B,T,D), to be added to the residual stream.
 
         `mask` (B,1,1,M) bool, True = visible; None = all. A sample whose mask is all False reads exactly zero.
         """
-        if kv.shape[-2] == 0:
+        if kv.shape[-2] == (0 if self.null_key is None else 1):
             return torch.zeros_like(hidden_BTD)
         normed = self._normed(hidden_BTD)
         query = self._split(normed)
-        read = self._attend(query, kv.to(query.dtype), mask)
+        read = self._attend(query, kv.to(query.dtype), self.visible_keys(mask))
         out = self.o_proj(read if self.g_proj is None else read * self.g_proj(normed))
         if self.gate is not None:
             out = out * self.gate.tanh()
@@ -128,6 +141,12 @@ class CrossAttention(nn.Module):
     def queries(self, hidden_BTD: Tensor) -> Tensor:
         """What the text asks the context for, (B,T,D) -> (B,H,T,Dh)."""
         return self._split(self._normed(hidden_BTD))
+
+    def visible_keys(self, mask: Tensor | None) -> Tensor | None:
+        """Which keys are seen, (B,1,1,keys), from which visual tokens are (B,1,1,M); the null key always is."""
+        if mask is None or self.null_key is None:
+            return mask
+        return F.pad(mask.repeat_interleave(self.num_key_value_heads, dim=-1), (0, 1), value=True)
 
     def _normed(self, hidden_BTD: Tensor) -> Tensor:
         return hidden_BTD if self.norm is None else self.norm(hidden_BTD)

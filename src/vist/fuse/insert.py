@@ -9,8 +9,9 @@ Decisions
 - The subclass carries the stock class's name and lives in this module's globals, so that lists of class names keep
   matching and pickle and deepcopy find it.
 - Nothing is kept on a module between calls. `cross_kv` (B, layers, 2, Hkv, M, Dh) holds keys and values projected
-  once; `cross_states` (B,M,Dv) is projected in the layer, which activation checkpointing then recomputes;
-  `cross_mask` (B,1,1,M) goes with both. They travel as keyword arguments, which the stock model classes pass on.
+  once (with sub-tokens: B, layers, 2, 1, Hkv*M+1, Dh); `cross_states` (B,M,Dv) is projected in the layer, which
+  activation checkpointing then recomputes; `cross_mask` (B,1,1,M) goes with both. They travel as keyword arguments,
+  which the stock model classes pass on.
 - Without states a swapped layer computes exactly what the stock layer computes.
 - A family is supported when its bit-equality test passes; add its model type here and its row there.
 """
@@ -35,12 +36,13 @@ SUBLAYERS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 
 @dataclass(frozen=True)
 class CrossAttentionOptions:
-    """Choices of the inserted sublayer: width of the visual states, tanh gate, queries' norm, gate on what is read."""
+    """Choices of the inserted sublayer: width of the visual states, then those of `CrossAttention`."""
 
     states_size: int
     gate: bool = False
     norm: bool = True
     output_gate: bool = False
+    subtokens: bool = False
 
 
 def insert_cross_attention(language_model: PreTrainedModel, options: CrossAttentionOptions) -> None:
@@ -103,7 +105,9 @@ def check_supported(config: PreTrainedConfig, layer: nn.Module) -> None:
 
 
 def _build(config: PreTrainedConfig, layer: Any, slot: int, options: CrossAttentionOptions) -> CrossAttention:
-    cross = CrossAttention(config, options.states_size, slot, options.gate, options.norm, options.output_gate)
+    cross = CrossAttention(
+        config, options.states_size, slot, options.gate, options.norm, options.output_gate, options.subtokens
+    )
     cross.match(layer.self_attn)
     reference = layer.self_attn.q_proj.weight
     cross.to(device=reference.device, dtype=reference.dtype)

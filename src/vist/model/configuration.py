@@ -33,7 +33,11 @@ class VistConfig(PreTrainedConfig):
     local_expansion, local_preceding, local_following: of the "local" reducer: hidden units of its group MLP per output
         (with 2, what a part says is learned several times more slowly than with 6 or 8), and how many parts before and
         after its own the start of a latent sees.
+    local_shortcut: of the "local" reducer: a linear path beside the group MLP, for an encoder whose features already
+        say, linearly, what is wanted.
     cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
+    cross_subtokens: make each key/value head of a visual token a key of its own that every query head sees, beside a
+        learned null key. The same bytes per visual token, a finer lookup.
     cross_output_gate: scale every channel that was read by a linear function of the text that asks.
     num_page_positions: 0 = none (paper); otherwise a learned code per page, counted from the last page backwards and
         clipped to this many.
@@ -56,8 +60,10 @@ class VistConfig(PreTrainedConfig):
     local_expansion: int = 2
     local_preceding: int = 0
     local_following: int = 0
+    local_shortcut: bool = False
     cross_gate: bool = False
     cross_output_gate: bool = False
+    cross_subtokens: bool = False
     cross_norm: bool = True
     num_page_positions: int = 0
     pve_weight: float = 1.0

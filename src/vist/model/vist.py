@@ -94,7 +94,11 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
         config.text_config, config.vision_config = self.language_model.config, self.vision_tower.config
         options = CrossAttentionOptions(
-            config.resampler_size, config.cross_gate, config.cross_norm, config.cross_output_gate
+            config.resampler_size,
+            config.cross_gate,
+            config.cross_norm,
+            config.cross_output_gate,
+            config.cross_subtokens,
         )
         insert_cross_attention(self.language_model, options)
         self.resampler = build_reducer(config.reducer, config, num_patches(config.vision_config))
@@ -119,6 +123,8 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if module.g_proj is not None:
                 init.zeros_(module.g_proj.weight)
                 init.ones_(module.g_proj.bias)
+            if module.null_key is not None:
+                init.zeros_(module.null_key)
         elif module is getattr(self, "page_positions", None):
             init.zeros_(module.weight)
 

@@ -32,7 +32,7 @@ def nano() -> NanoRecipe:
         lm_tokens=(160, 1200),
         lm=StageConfig(steps=1000, batch_size=8, learning_rate=4e-3, beta2=0.95),
         reading_mix=ReadingMix({"vist": 0.5, "vist-9": 0.1, "vist-8": 0.1, "vist-7": 0.3}, DOMAINS),
-        reading=StageConfig(steps=1150, batch_size=16, learning_rate=2e-3, weight_decay=0.05),
+        reading=StageConfig(steps=1600, batch_size=16, learning_rate=2e-3, weight_decay=0.05),
         visual_tokens=86,
         resampler_layers=1,
         local_expansion=6,
@@ -40,19 +40,19 @@ def nano() -> NanoRecipe:
         local_following=1,
         page_positions=16,
         alignment_mix=ExampleMix({"continue": 0.45, "recall": 0.55}, PROSE, facts_per_kilobyte=24),
-        alignment=StageConfig(steps=1100, batch_size=24, learning_rate=3e-3, weight_decay=0.02),
+        alignment=StageConfig(steps=800, batch_size=24, learning_rate=3e-3, weight_decay=0.02),
         read_back_mix=ExampleMix(
             {"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=8, repeated_words=True
         ),
         read_back_shape=ContextShape(
             distant=(150, 660), tokens=160, text_share=0.1, text_distant=(150, 1300), text_tokens=512
         ),
-        read_back=StageConfig(steps=900, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.25),
+        read_back=StageConfig(steps=1600, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.1),
         context_mix=ExampleMix(
             {"continue": 0.5, "recall": 0.35, "quote": 0.15}, PROSE, facts_per_kilobyte=4, repeated_words=True
         ),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
-        context=StageConfig(steps=300, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
+        context=StageConfig(steps=400, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
     )
 
 

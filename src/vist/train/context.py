@@ -24,9 +24,10 @@ from transformers import PreTrainedTokenizerBase
 
 from vist.compress.frequency import MaskingStrategy, frequency_mask
 from vist.render import PageStyle, layout, render
-from vist.train.alignment import first_visible, visual_token_of
+from vist.train.alignment import visual_token_of
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import Example, ExampleMix, draw_example
+from vist.train.tokenizer import first_visible
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ContextShape:
 
 
 class ContextSamples(Dataset):
-    """Pages and text of one example each."""
+    """Pages and text of one example each. `parts` (sub-tokens) of a visual token are what the guide points at."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class ContextSamples(Dataset):
         tokenizer: PreTrainedTokenizerBase,
         style: PageStyle,
         visual_tokens: int,
+        parts: int,
         mix: ExampleMix,
         shape: ContextShape,
         importance: np.ndarray,
@@ -70,7 +72,7 @@ class ContextSamples(Dataset):
     ):
         self.corpus, self.tokenizer, self.style, self.mix, self.shape = corpus, tokenizer, style, mix, shape
         self.importance = torch.from_numpy(importance)
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.parts, self.samples, self.batch_size, self.seed = parts, samples, batch_size, seed
         self.group = -(-style.rows * style.cols // visual_tokens)
 
     def __len__(self) -> int:
@@ -97,14 +99,14 @@ class ContextSamples(Dataset):
         }
 
     def _guide(self, example: Example, ink: np.ndarray, tokens: int) -> np.ndarray:
-        """(tokens + 1,) the visual token that holds what comes after each place of the prompt, -1 where none does."""
+        """(tokens + 1,) the part of a visual token where what comes after each place of the prompt begins; else -1."""
         encoded = self.tokenizer(example.proximal, add_special_tokens=False, return_offsets_mapping=True)
         starts = first_visible(example.proximal, np.array(encoded.offset_mapping).reshape(-1, 2)[:tokens])
         source = example.origins(starts)
         guide = np.full(tokens + 1, -1)
         found = np.flatnonzero(source >= 0)
         placed = layout(example.distant, self.style)
-        guide[found] = visual_token_of(placed, ink, source[found], self.group)
+        guide[found] = visual_token_of(placed, ink, source[found], self.group, self.parts)
         return guide
 
     def _keep(self, ids: list[int], seed: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Owns the guidance loss. Must not know where the guide comes from.
 
-Shapes: B batch, T text tokens, M visual tokens of the context, H heads, D width.
+Shapes: B batch, T text tokens, M visual tokens of the context (with sub-tokens: keys), H heads, D width.
 
 Decisions
 - In recall and quotation the layout knows which visual token holds the next text token. In every layer but the first
@@ -50,8 +50,9 @@ def mean_attention(sublayer: CrossAttention, hidden_BTD: Tensor, kv: Tensor, mas
     query_BHTD = sublayer.queries(hidden_BTD)
     key_BHMD = kv[:, 0].repeat_interleave(sublayer.num_key_value_groups, dim=1)
     scores = (query_BHTD @ key_BHMD.mT).float() * sublayer.scaling
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    visible = sublayer.visible_keys(mask)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
     return scores.softmax(-1).mean(1)
 
 

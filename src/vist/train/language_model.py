@@ -23,9 +23,9 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from vist.train.alignment import first_visible
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import Example, ExampleMix, draw_example
+from vist.train.tokenizer import first_visible
 
 
 def build_language_model(tokenizer: PreTrainedTokenizerBase, width: int, layers: int, context: int) -> Qwen3ForCausalLM:

@@ -25,10 +25,11 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from vist.compress.frequency import TokenFrequency
+from vist.fuse.insert import cross_attentions
 from vist.model.processing import VistProcessor
 from vist.model.vist import VistForConditionalGeneration
 from vist.render import PageStyle
-from vist.train.alignment import Aligner, AlignmentPages, collate_cells
+from vist.train.alignment import Aligner, AlignmentPages, collate_alignment
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
@@ -39,7 +40,6 @@ from vist.train.stage import StageConfig, run_stage
 from vist.train.tokenizer import train_tokenizer
 from vist.vision.text_vit import TextViTConfig, TextViTModel
 
-TOKEN_SLOTS = 8
 GUIDANCE = 1.0
 TOKENIZER_WINDOWS, TOKENIZER_WINDOW = 600, 20_000
 FREQUENCY_SAMPLES = 3_000
@@ -144,8 +144,12 @@ class NanoRun:
         )
         torch.manual_seed(recipe.seed)
         encoder = TextViTModel(config)
-        pages = ReadingPages(self.corpus, config, recipe.reading_mix, recipe.reading.samples, recipe.seed + 2)
-        run_stage(Reader(encoder), pages, collate_pages, recipe.reading, self.out / "text-vit", recipe.seed)
+        pages = ReadingPages(
+            self.corpus, self.tokenizer, config, recipe.reading_mix, recipe.reading.samples, recipe.seed + 2
+        )
+        run_stage(
+            Reader(encoder, recipe.vocab_size), pages, collate_pages, recipe.reading, self.out / "text-vit", recipe.seed
+        )
         self._finish("text-vit", encoder.save_pretrained)
 
     def align(self) -> None:
@@ -158,12 +162,12 @@ class NanoRun:
             recipe.alignment_mix,
             self.style,
             recipe.visual_tokens,
-            TOKEN_SLOTS,
+            cross_attentions(model.language_model)[-1].num_key_value_heads,
             recipe.alignment.samples,
             recipe.seed + 3,
         )
         aligner = Aligner(model)
-        run_stage(aligner, pages, collate_cells, recipe.alignment, self.out / "alignment", recipe.seed)
+        run_stage(aligner, pages, collate_alignment, recipe.alignment, self.out / "alignment", recipe.seed)
         aligner.hand_over(model)
         self._finish("alignment", model.save_pretrained)
 
@@ -213,7 +217,9 @@ class NanoRun:
             local_expansion=self.recipe.local_expansion,
             local_preceding=self.recipe.local_preceding,
             local_following=self.recipe.local_following,
+            local_shortcut=True,
             cross_output_gate=True,
+            cross_subtokens=True,
             pve_normalize=True,
             style=STYLE,
         )
@@ -236,6 +242,7 @@ class NanoRun:
             self.tokenizer,
             self.style,
             self.recipe.visual_tokens,
+            cross_attentions(model.language_model)[-1].num_key_value_heads,
             mix,
             shape,
             importance,

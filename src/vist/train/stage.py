@@ -176,6 +176,7 @@ def training_arguments(config: StageConfig, folder: Path, seed: int) -> Training
         warmup_steps=max(1, round(config.warmup * config.steps)),
         max_grad_norm=config.clip,
         bf16=bf16_is_fast(),
+        use_cpu=not torch.cuda.is_available(),  # the Trainer refuses bf16 on a CPU that was not asked for
         save_steps=config.save_every,
         logging_steps=20,
         dataloader_num_workers=config.workers,

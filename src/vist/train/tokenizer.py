@@ -1,6 +1,7 @@
 """The byte-level BPE tokenizer of `vist-nano`.
 
-Owns: how the tokenizer is trained and which special tokens it has. Must not know about models or pages.
+Owns: how the tokenizer is trained, which special tokens it has, where its tokens begin in a text. Must not know about
+models or pages.
 
 Decisions
 - Byte-level: every text has a tokenization and comes back unchanged.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -50,3 +52,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
         model_max_length=model_max_length,
         clean_up_tokenization_spaces=False,
     )
+
+
+def first_visible(text: str, offsets: np.ndarray) -> np.ndarray:
+    """(T,) the first character of each text token, its leading blank left out; `offsets` are (T, 2) characters."""
+    starts = offsets[:, 0]
+    blank = np.array([text[start].isspace() for start in starts], dtype=bool)
+    return starts + (blank & (offsets[:, 1] - starts > 1))
