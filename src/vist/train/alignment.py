@@ -218,8 +218,8 @@ class Aligner(nn.Module):
             if sublayer.norm is not None:
                 sublayer.norm.weight.fill_(1)
             if sublayer.q_norm is not None and sublayer.k_norm is not None:
-                sublayer.q_norm.weight.copy_(self.query_norm.weight)  # type: ignore[union-attr]
-                sublayer.k_norm.weight.copy_(self.key_norm.weight)  # type: ignore[union-attr]
+                sublayer.q_norm.load_state_dict(self.query_norm.state_dict())
+                sublayer.k_norm.load_state_dict(self.key_norm.state_dict())
         sublayer.o_proj.weight[:, :led] = self.output.weight.repeat(1, led // self.head_dim) * self.head_dim / led
 
 
