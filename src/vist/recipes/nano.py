@@ -31,6 +31,9 @@ def nano() -> NanoRecipe:
         lm_mix=ExampleMix({"continue": 0.45, "recall": 0.2, "quote": 0.35}, DOMAINS),
         lm_tokens=(160, 1200),
         lm=StageConfig(steps=1000, batch_size=8, learning_rate=4e-3, beta2=0.95),
+        long_text_mix=ExampleMix({"continue": 0.8, "recall": 0.1, "quote": 0.1}, DOMAINS),
+        long_text_tokens=(800, 1200),
+        long_text=StageConfig(steps=350, batch_size=8, learning_rate=1.5e-3, beta2=0.95),
         reading_mix=ReadingMix({"vist": 0.5, "vist-9": 0.1, "vist-8": 0.1, "vist-7": 0.3}, DOMAINS),
         reading=StageConfig(steps=1600, batch_size=16, learning_rate=2e-3, weight_decay=0.05),
         visual_tokens=86,
@@ -52,7 +55,7 @@ def nano() -> NanoRecipe:
             {"continue": 0.5, "recall": 0.35, "quote": 0.15}, PROSE, facts_per_kilobyte=4, repeated_words=True
         ),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
-        context=StageConfig(steps=400, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
+        context=StageConfig(steps=600, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
     )
 
 
@@ -67,6 +70,7 @@ def nano_large() -> NanoRecipe:
         vit_width=384,
         vit_layers=8,
         lm=replace(small.lm, steps=4000, batch_size=64, learning_rate=1.5e-3, workers=8),
+        long_text=replace(small.long_text, steps=1500, batch_size=64, learning_rate=6e-4, workers=8),
         reading=replace(small.reading, steps=3000, batch_size=64, learning_rate=8e-4, workers=8),
         alignment=replace(small.alignment, steps=1500, batch_size=64, learning_rate=1e-3, workers=8),
         read_back=replace(small.read_back, steps=2500, batch_size=64, learning_rate=1e-3, workers=8),

@@ -5,7 +5,10 @@ Owns the order of the stages and what each hands to the next. The numbers are a 
 Decisions
 - A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
   continues from its newest checkpoint. So one command, repeated as often as needed, always ends with the same model.
-- Stages: tokenizer -> language-model -> frequency -> text-vit -> alignment -> read-back -> context -> model.
+- Stages: tokenizer -> language-model -> long-text -> frequency -> text-vit -> alignment -> read-back -> context ->
+  model.
+- The language model first learns to copy, from examples of which half are copies; then, in `long-text`, when to: on
+  long windows that are mostly plain it stops taking every second occurrence for a quotation.
 - The encoder is frozen from `alignment` on. The language model still learns in `read-back`, slowly: it can look things
   up in its text by then, but a visual token brings several tokens at once, and picking the next one of them is new.
   In `context`, the paper's objective, both backbones are frozen, as in the paper.
@@ -60,6 +63,9 @@ class NanoRecipe:
     lm_mix: ExampleMix
     lm_tokens: tuple[int, int]
     lm: StageConfig
+    long_text_mix: ExampleMix
+    long_text_tokens: tuple[int, int]
+    long_text: StageConfig
     reading_mix: ReadingMix
     reading: StageConfig
     visual_tokens: int
@@ -108,23 +114,18 @@ class NanoRun:
         self._finish("tokenizer", tokenizer.save_pretrained)
 
     def train_language_model(self) -> None:
-        """Next-token training on text alone."""
+        """Next-token training on text alone, half of it copies."""
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
         model = build_language_model(self.tokenizer, recipe.lm_width, recipe.lm_layers, recipe.lm_context)
-        model.set_attn_implementation("eager")  # the kernel that tells what it attends to
-        data = TextSequences(
-            self.corpus,
-            self.tokenizer,
-            recipe.lm_mix,
-            recipe.lm_tokens,
-            recipe.lm.samples,
-            recipe.lm.batch_size,
-            recipe.seed,
-        )
-        objective = partial(guided_text_loss, weight=GUIDANCE)
-        run_stage(model, data, data.collate, recipe.lm, self.out / "language-model", recipe.seed, objective=objective)
-        self._finish("language-model", model.save_pretrained)
+        self._train_text("language-model", model, recipe.lm_mix, recipe.lm_tokens, recipe.lm, recipe.seed)
+
+    def train_long_text(self) -> None:
+        """The same on long and mostly plain windows."""
+        recipe = self.recipe
+        model = Qwen3ForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
+        stage = (recipe.long_text_mix, recipe.long_text_tokens, recipe.long_text, recipe.seed + 1)
+        self._train_text("long-text", model, *stage)
 
     def count_tokens(self) -> None:
         """Token statistics for frequency-based masking, on pieces as long as a page."""
@@ -202,9 +203,24 @@ class NanoRun:
         rng = np.random.default_rng(self.recipe.seed)
         return (self.corpus.window(rng, self.recipe.domains, characters) for _ in range(count))
 
+    def _train_text(
+        self,
+        stage: str,
+        model: Qwen3ForCausalLM,
+        mix: ExampleMix,
+        tokens: tuple[int, int],
+        config: StageConfig,
+        seed: int,
+    ) -> None:
+        model.set_attn_implementation("eager")  # the kernel that tells what it attends to
+        data = TextSequences(self.corpus, self.tokenizer, mix, tokens, config.samples, config.batch_size, seed)
+        objective = partial(guided_text_loss, weight=GUIDANCE)
+        run_stage(model, data, data.collate, config, self.out / stage, seed, objective=objective)
+        self._finish(stage, model.save_pretrained)
+
     def _untrained(self) -> VistForConditionalGeneration:
         torch.manual_seed(self.recipe.seed)
-        llm = Qwen3ForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
+        llm = Qwen3ForCausalLM.from_pretrained(self.final("long-text"), dtype=torch.float32)
         encoder = TextViTModel.from_pretrained(self.final("text-vit"), dtype=torch.float32)
         return VistForConditionalGeneration.from_backbones(
             llm,
@@ -265,6 +281,7 @@ class NanoRun:
 STAGES: dict[str, Callable[[NanoRun], None]] = {
     "tokenizer": NanoRun.train_tokenizer,
     "language-model": NanoRun.train_language_model,
+    "long-text": NanoRun.train_long_text,
     "frequency": NanoRun.count_tokens,
     "text-vit": NanoRun.train_text_vit,
     "alignment": NanoRun.align,
