@@ -48,7 +48,7 @@ def nano() -> NanoRecipe:
             {"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=8, repeated_words=True
         ),
         read_back_shape=ContextShape(
-            distant=(150, 660), tokens=160, text_share=0.1, text_distant=(150, 1300), text_tokens=512
+            distant=(150, 1200), tokens=160, text_share=0.1, text_distant=(150, 1300), text_tokens=512
         ),
         read_back=StageConfig(steps=1600, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.1),
         context_mix=ExampleMix(
