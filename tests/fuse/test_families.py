@@ -1,4 +1,4 @@
-"""What a supported LLM's layers look like: refusals name the reason, projections are read wherever a family has them."""
+"""What a supported LLM's layers look like: refusals name the reason, projections are read wherever they are kept."""
 
 import pytest
 import torch

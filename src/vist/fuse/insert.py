@@ -57,7 +57,7 @@ def insert_cross_attention(language_model: PreTrainedModel, options: CrossAttent
     for slot, layer in enumerate(layers):
         layer.cross_attn = _build(config, layer, slot, options)
         layer.cross_slot = slot
-        layer.__class__ = _swapped(type(layer))
+        _swap(layer)
 
 
 def cross_attentions(language_model: PreTrainedModel) -> list[CrossAttention]:
@@ -81,6 +81,19 @@ def _build(config: PreTrainedConfig, layer: Any, slot: int, options: CrossAttent
         cross.copy_from(layer.self_attn, layer.input_layernorm)
         keep_weights(cross)
     return cross
+
+
+def _swap(layer: Any) -> None:
+    """Change the layer's class. A model spread over devices runs the bound forward of the old one; bind it anew."""
+    hook = getattr(layer, "_hf_hook", None)
+    if hook is None:
+        layer.__class__ = _swapped(type(layer))
+        return
+    hooks = import_module("accelerate.hooks")
+    hooks.remove_hook_from_module(layer)
+    vars(layer).pop("forward", None)
+    layer.__class__ = _swapped(type(layer))
+    hooks.add_hook_to_module(layer, hook)
 
 
 def keep_weights(module: nn.Module) -> None:

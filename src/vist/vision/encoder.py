@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -60,18 +60,22 @@ def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def load_vision_tower(
-    source: str | os.PathLike[str] | PreTrainedConfig, dtype: torch.dtype | str | None = None
+    source: str | os.PathLike[str] | PreTrainedConfig,
+    dtype: torch.dtype | str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    revision: str | None = None,
 ) -> PreTrainedModel:
     """A vision tower from a Hub id or folder (also of a whole CLIP or SigLIP model), or untrained from a config.
 
+    `dtype`, `device_map` and `revision` are as for transformers' `from_pretrained`.
     Raises VistError when the source holds no supported tower or cannot be read.
     """
     if isinstance(source, PreTrainedConfig):
         return AutoModel.from_config(vision_config(source))
     try:
-        config = vision_config(AutoConfig.from_pretrained(source))
-        return AutoModel.from_pretrained(source, config=config, dtype=dtype)
-    except OSError as error:
+        config = vision_config(AutoConfig.from_pretrained(source, revision=revision))
+        return AutoModel.from_pretrained(source, config=config, dtype=dtype, device_map=device_map, revision=revision)
+    except (OSError, ImportError) as error:
         first_line = str(error).splitlines()[0]
         raise VistError(f"Cannot load a vision tower from {str(source)!r}: {first_line}") from error
 
