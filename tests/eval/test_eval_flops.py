@@ -111,6 +111,16 @@ def test_text_vit_computes_patches_with_ink_alone() -> None:
     assert counted(lambda: encode(tower, pages, ink)) == tower_work(TOWERS["text_vit"], 8).total
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@torch.no_grad()
+def test_dropped_patches_cost_nothing(kind) -> None:
+    tower = AutoModel.from_config(TOWERS[kind]).eval()
+    pages, ink = torch.randint(0, 256, (1, 1, 56, 56), dtype=torch.uint8), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    ink[..., 2:, :] = False
+    got = counted(lambda: encode(tower, pages, ink, drop_blank=True))
+    assert got == tower_work(TOWERS[kind], 8, pooled=False).total
+
+
 LOCAL = {"reducer": "local", "local_preceding": 2, "local_following": 1, "local_shortcut": True}
 
 

@@ -74,6 +74,22 @@ def test_round_trip_is_bit_equal_and_holds_no_backbone(choices, backbones, batch
 
 
 @torch.no_grad()
+def test_a_tower_cut_short_is_cut_again(batch, tmp_path):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    CLIPVisionModel(CLIPVisionConfig(**shape, image_size=32, patch_size=8)).save_pretrained(tmp_path / "clip")
+    choices = {**CHOICES, "vision_layers": 2, "vision_drop_blank": True}
+    model = train(VistForConditionalGeneration.from_backbones(tiny_llm(), tmp_path / "clip", **choices))
+    again = VistForConditionalGeneration.from_adapter(model.save_adapter(tmp_path / "adapter"), llm=tiny_llm())
+    assert len(again.vision_tower.encoder.layers) == 2 and again.config.vision_drop_blank
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+    model.save_pretrained(tmp_path / "whole")
+    whole = VistForConditionalGeneration.from_pretrained(tmp_path / "whole")
+    assert torch.equal(whole(**batch).logits, model(**batch).logits)
+
+
+@torch.no_grad()
 def test_backbones_that_moved_are_given(backbones, folder, batch, tmp_path):
     record = json.loads((folder / "adapter.json").read_text())
     assert record["llm"]["id"] == str(backbones[0]) and record["vision"]["model_type"] == "text_vit"

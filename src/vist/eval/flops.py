@@ -94,12 +94,16 @@ def cross_projection_work(config: PreTrainedConfig, states_size: int, visual: in
     return linear(visual, states_size, 2 * kv_size(config)) * config.num_hidden_layers
 
 
-def tower_work(config: Any, patches: int) -> Work:
-    """A vision tower over one page of which `patches` are computed (all of its grid, or those with ink)."""
+def tower_work(config: Any, patches: int, pooled: bool = True) -> Work:
+    """A vision tower over one page of which `patches` are computed (all of its grid, or those with ink).
+
+    `pooled`: with the pooling head of SigLIP, which runs unless blank patches are dropped.
+    """
     width, inner = config.hidden_size, config.intermediate_size
     tokens = patches + (1 if config.model_type == "clip_vision_model" else 0)
     layer = linear(tokens, width, 4 * width + 2 * inner) + attention(tokens, tokens, width)
-    return layer * config.num_hidden_layers + _pixels_in(config) + _pooling_head(config, patches)
+    head = _pooling_head(config, patches) if pooled else Work()
+    return layer * config.num_hidden_layers + _pixels_in(config) + head
 
 
 def _pixels_in(config: Any) -> Work:

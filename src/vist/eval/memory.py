@@ -52,8 +52,9 @@ def _inner_size(config: Any) -> int:
 def tower_activation_bytes(config: Any, patches: int, pages: int, value_bytes: int) -> int:
     """Alive at the worst moment of one pass of a vision tower."""
     tokens = min(pages, PAGES_PER_PASS) * (patches + (1 if config.model_type == "clip_vision_model" else 0))
-    # residual stream and normed input, then the feed-forward's hidden units before and after their activation
-    return tokens * (2 * config.hidden_size + 2 * config.intermediate_size) * value_bytes
+    # residual stream and normed input; hidden units before and after activation, CLIP's with one step between
+    copies = 3 if getattr(config, "hidden_act", None) == "quick_gelu" else 2
+    return tokens * (2 * config.hidden_size + copies * config.intermediate_size) * value_bytes
 
 
 def text_encoder_activation_bytes(config: Any, tokens: int, chunk: int, value_bytes: int) -> int:

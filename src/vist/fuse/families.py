@@ -47,6 +47,11 @@ def check_supported(config: PreTrainedConfig, layer: nn.Module) -> None:
     reason = _other_order(layer) or _other_arithmetic(config, layer)
     if reason is not None:
         raise VistError(f"Cannot insert cross-attention into {config.model_type!r} {reason}; {_known()}.")
+    check_family(config)
+
+
+def check_family(config: PreTrainedConfig) -> None:
+    """Raises VistError unless the bit-equality test has a row for the config's family."""
     if config.model_type not in SUPPORTED_FAMILIES:
         raise VistError(f"The LLM family {config.model_type!r} is not tested for bit-equality with stock; {_known()}.")
 

@@ -88,12 +88,10 @@ class AdapterMixin:
             part: given if given is not None else _recorded(folder, record, part)
             for part, given in (("llm", llm), ("vision", vision))
         }
-        revisions = {
-            f"{part}_revision": record[part]["revision"]
-            for part, given in (("llm", llm), ("vision", vision))
-            if not given
-        }
-        model: Any = cls.from_backbones(**backbones, **revisions, **options, **config.choices())  # type: ignore[attr-defined]
+        for part, given in (("llm", llm), ("vision", vision)):
+            options[f"{part}_revision"] = record[part]["revision"] if given is None else None
+        options["vision_layers"] = config.vision_config.num_hidden_layers
+        model: Any = cls.from_backbones(**backbones, **options, **config.choices())  # type: ignore[attr-defined]
         _recognise(folder, record, model, backbones)
         _load(folder, model)
         return model.eval()

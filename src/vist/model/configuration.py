@@ -35,6 +35,8 @@ class VistConfig(PreTrainedConfig):
         after its own the start of a latent sees.
     local_shortcut: of the "local" reducer: a linear path beside the group MLP, for an encoder whose features already
         say, linearly, what is wanted.
+    vision_drop_blank: take blank patches out of CLIP and SigLIP before their first layer (the paper masks them
+        afterwards); SigLIP2 masks them inside and TextViT never computes them.
     cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
     cross_subtokens: make each key/value head of a visual token a key of its own that every query head sees, beside a
         learned null key. The same bytes per visual token, a finer lookup.
@@ -63,6 +65,7 @@ class VistConfig(PreTrainedConfig):
     local_preceding: int = 0
     local_following: int = 0
     local_shortcut: bool = False
+    vision_drop_blank: bool = False
     cross_gate: bool = False
     cross_output_gate: bool = False
     cross_subtokens: bool = False

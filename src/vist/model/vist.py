@@ -50,7 +50,7 @@ from vist.model.adapter import AdapterMixin
 from vist.model.checkpoint import checked_loading, first_line
 from vist.model.configuration import VistConfig
 from vist.model.lora import insert_lora, is_lora, merge_lora
-from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches
+from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches, shorten
 
 
 class VisualContext(NamedTuple):
@@ -144,21 +144,25 @@ class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixi
         quantization_config: Any = None,
         llm_revision: str | None = None,
         vision_revision: str | None = None,
+        vision_layers: int | None = None,
         **choices: Any,
     ) -> VistForConditionalGeneration:
         """A new model around two backbones, each a Hub id, a folder or a model object (used in place, not copied).
 
         `choices` are fields of `VistConfig`. Both backbones are frozen; Resampler and cross-attention are new, and
-        before training the model's logits are those of the LLM. `dtype`, `device_map`, the revisions and, for the LLM
-        alone, `attn_implementation` and `quantization_config` are as for transformers' `from_pretrained`.
+        before training the model's logits are those of the LLM. `vision_layers` keeps the tower's first layers alone.
+        `dtype`, `device_map`, the revisions and, for the LLM alone, `attn_implementation` and `quantization_config`
+        are as for transformers' `from_pretrained`.
         Raises VistError when a backbone cannot be read or is not supported, or a choice is out of range.
         """
-        where = {"dtype": dtype, "device_map": device_map}
+        where: dict[str, Any] = {"dtype": dtype, "device_map": device_map}
         if not isinstance(llm, PreTrainedModel):
             kernel = {"attn_implementation": attn_implementation, "quantization_config": quantization_config}
             llm = _load_llm(llm, revision=llm_revision, **where, **kernel)
-        if not isinstance(vision, PreTrainedModel):
-            vision = load_vision_tower(vision, revision=vision_revision, **where)
+        if isinstance(vision, PreTrainedModel):
+            shorten(vision, vision_layers)
+        else:
+            vision = load_vision_tower(vision, revision=vision_revision, layers=vision_layers, **where)
         config = VistConfig(text_config=llm.config, vision_config=vision.config, **choices)
         config.dtype = llm.dtype
         model = cls(config, llm, vision)
@@ -230,7 +234,12 @@ class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixi
     def encode_context(self, pixel_values: Tensor, ink_mask: Tensor) -> VisualContext:
         """Read pages: `pixel_values` (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool -> visual tokens and summary."""
         device = self.vision_tower.device
-        seen = encode(self.vision_tower, pixel_values.to(device), ink_mask.to(device))
+        seen = encode(
+            self.vision_tower,
+            pixel_values.to(device),
+            ink_mask.to(device),
+            drop_blank=self.config.vision_drop_blank,
+        )
         reduced = self.resampler(seen.features.to(self.resampler.norm.weight.dtype), seen.mask)
         page_mask_BP = seen.mask.any(-1)
         tokens_BPKD = reduced.tokens
