@@ -151,6 +151,7 @@ def describe(model: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             "revision": getattr(backbone.config, "_commit_hash", None),
             "model_type": backbone.config.model_type,
             "fingerprint": short_name(sample),
+            "packed": sorted(_packed(_own_weights(backbone))),
         }
         samples |= {f"{part}/{name}": value for name, value in sample.items()}
     return record, samples
@@ -176,6 +177,11 @@ def _own_weights(backbone: nn.Module) -> dict[str, nn.Parameter]:
         for name, value in backbone.named_parameters()
         if ".cross_attn." not in name and not is_lora(name)
     }
+
+
+def _packed(weights: dict[str, nn.Parameter]) -> set[str]:
+    """Names of weights that a quantisation has packed: they hold no values to compare."""
+    return {name for name, value in weights.items() if not value.is_floating_point()}
 
 
 def _refuse_trained_backbones(model: nn.Module) -> None:
@@ -247,7 +253,7 @@ def _recognise(folder: Path, record: dict[str, Any], model: Any, backbones: dict
     for part, attribute in PARTS.items():
         weights = _own_weights(getattr(model, attribute))
         known = {name.removeprefix(f"{part}/"): value for name, value in samples.items() if name.startswith(f"{part}/")}
-        packed = {name for name, value in weights.items() if not value.is_floating_point()}
+        packed = _packed(weights) | set(record[part].get("packed", ()))
         found = fingerprint(weights)
         name = first_difference(known, found, packed)
         if name is not None:
