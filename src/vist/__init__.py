@@ -73,13 +73,17 @@ def __dir__() -> list[str]:
 def load(name_or_path: str | Path = "vist-nano") -> tuple[VistForConditionalGeneration, VistProcessor]:
     """A model, ready to generate, and its processor: the name of a packaged model, a folder or a Hub id.
 
+    A folder of `save_adapter` is loaded with the backbones it names.
+
     Raises CheckpointError when it is missing or cannot be loaded.
     """
     model_class = import_module("vist.model.vist").VistForConditionalGeneration
     processor_class = import_module("vist.model.processing").VistProcessor
     packaged = PACKAGED_MODELS / str(name_or_path)
     source = str(packaged if packaged.is_dir() else name_or_path)
-    return model_class.from_pretrained(source).eval(), processor_class.from_pretrained(source)
+    adapter = (Path(source) / "adapter.json").is_file()
+    model = model_class.from_adapter(source) if adapter else model_class.from_pretrained(source)
+    return model.eval(), processor_class.from_pretrained(source)
 
 
 class _CallablePackage(ModuleType):

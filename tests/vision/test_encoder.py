@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from vist.errors import VistError
-from vist.vision.encoder import encode, load_vision_tower, normalize_pages, num_patches, patch_grid
+from vist.vision.encoder import encode, load_vision_tower, normalize_pages, num_patches, patch_grid, shorten
 from vist.vision.text_vit import TextViTConfig, TextViTModel
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -155,6 +155,46 @@ def test_contrast_is_full_for_any_ink_on_any_paper():
     full, stretched = normalize_pages(tower, pixels, (56, 56)), normalize_pages(tower, pale, (56, 56))
     assert full.min() == -1 and full.max() == 1
     torch.testing.assert_close(stretched, full, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@torch.no_grad()
+def test_dropped_patches_are_not_computed_and_not_seen(kind, kernel):
+    """Against the stock layers called page by page on the patches with ink alone."""
+    torch.manual_seed(0)
+    tower = BUILDERS[kind]().eval()
+    tower.set_attn_implementation(kernel)
+    pixels, ink = some_pages(batch=1)
+    seen = encode(tower, pixels, ink, drop_blank=True)
+    images = normalize_pages(tower, pixels[0], (56, 56))
+    for page in range(3):
+        chosen = ink[0, page].flatten()
+        if kind == "clip":
+            chosen = torch.cat([torch.tensor([True]), chosen])
+        hidden = tower.embeddings(images[page : page + 1])[:, chosen]
+        hidden = tower.pre_layrnorm(hidden) if kind == "clip" else hidden
+        hidden = tower.encoder(inputs_embeds=hidden).last_hidden_state
+        want = hidden[0, 1:] if kind == "clip" else tower.post_layernorm(hidden)[0]
+        torch.testing.assert_close(seen.features[0, page][seen.mask[0, page]], want, atol=1e-5, rtol=1e-5)
+    everything = torch.ones_like(ink)
+    stock = encode(tower, pixels, everything)
+    torch.testing.assert_close(encode(tower, pixels, everything, drop_blank=True).features, stock.features)
+
+
+@torch.no_grad()
+def test_a_tower_can_be_cut_after_some_layers(tmp_path):
+    torch.manual_seed(0)
+    BUILDERS["clip"]().save_pretrained(tmp_path)
+    whole, cut = load_vision_tower(tmp_path).eval(), load_vision_tower(tmp_path, layers=1).eval()
+    assert cut.config.num_hidden_layers == 1 and len(cut.encoder.layers) == 1
+    images = torch.randn(2, 3, 56, 56)
+    hidden = whole(images, output_hidden_states=True).hidden_states[1]
+    assert torch.equal(cut(images).last_hidden_state, hidden)
+    shorten(whole, 1)
+    assert torch.equal(whole(images).last_hidden_state, hidden)
+    with pytest.raises(VistError, match="vision_layers must be 1 to 2 for this tower, got 3"):
+        load_vision_tower(tmp_path, layers=3)
 
 
 def test_siglip2_takes_pages_of_other_sizes():

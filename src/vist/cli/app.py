@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vist import __version__
+from vist.cli.cost import cost
 from vist.cli.demo import demo
 from vist.cli.doctor import doctor
 from vist.cli.evaluate import lm, recall
@@ -37,7 +38,7 @@ app = _group(
 )
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
-VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, train, doctor)
+VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, train, cost, doctor)
 MEASURES: tuple[Callable[..., None], ...] = (lm, recall)
 for verb in VERBS:
     app.command()(guarded(verb))

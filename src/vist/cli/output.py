@@ -67,6 +67,36 @@ def differences_table(modelling: Row, labels: dict[str, str]) -> Table:
     return table
 
 
+def cost_table(rows: list[Row]) -> Table:
+    """Cost by count, a row for each method; where the paper gives a figure, it and the same way of counting beside."""
+    published = any(row["published_tflops"] for row in rows)
+    columns = ["TFLOPs of one pass", "T_e", "T_d", "encoder", "resampler", "cross-att.", "LLM", "all"]
+    columns += ["as the paper counts", "paper"] if published else ["beside the first"]
+    table = _table([*columns, "KV", "peak memory"])
+    for row in rows:
+        cells = [f"{row['te']:,}", f"{row['td']:,}", *(f"{value:.2f}" for value in row["tflops_by_part"].values())]
+        cells.append(f"{row['tflops']:.2f}")
+        cells += _beside(row, rows[0]) if not published else [f"{row['paper_tflops']:.2f}", _number(row)]
+        table.add_row(row["method"], *cells, f"{row['kv_bytes'] / 1e6:.0f} MB", f"{row['peak_bytes'] / 1e9:.2f} GB")
+    return table
+
+
+def _beside(row: Row, first: Row) -> list[str]:
+    return ["" if row is first else f"{row['tflops'] / first['tflops'] - 1:+.0%}"]
+
+
+def _number(row: Row) -> str:
+    return "-" if row["published_tflops"] is None else f"{row['published_tflops']:.2f}"
+
+
+def measured_table(rows: list[Row]) -> Table:
+    """Cost as measured on this machine."""
+    table = _table(["measured", "T_e", "T_d", "FLOPs", "peak memory", "first token", "tokens/s"])
+    for row in rows:
+        table.add_row(row["method"], f"{row['te']:,}", f"{row['td']:,}", *_cost(row))
+    return table
+
+
 def recall_table(rows: list[Row]) -> Table:
     """Exact recall by condition, a column for each kind of fact."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))

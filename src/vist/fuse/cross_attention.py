@@ -30,6 +30,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from vist.fuse.families import PROJECTIONS, has_bias, stock_projection
+
 MASKABLE_KERNELS = ("eager", "sdpa")
 
 
@@ -81,8 +83,8 @@ class CrossAttention(nn.Module):
 
     def match(self, self_attn: nn.Module) -> None:
         """Take on the optional parts of this family's self-attention: biases, and norms on queries and keys."""
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            if getattr(self_attn, name).bias is not None:
+        for name in PROJECTIONS:
+            if has_bias(self_attn, name):
                 projection = getattr(self, name)
                 projection.bias = nn.Parameter(projection.weight.new_zeros(projection.out_features))
         if getattr(self_attn, "q_norm", None) is not None:
@@ -98,12 +100,12 @@ class CrossAttention(nn.Module):
         """
         names = ["q_proj", "k_proj", "v_proj"] + (["o_proj"] if self.gate is not None else [])
         for name in names:
-            source, target = getattr(self_attn, name), getattr(self, name)
-            inputs = min(source.in_features, target.in_features)
+            (weight, bias), target = stock_projection(self_attn, name), getattr(self, name)
+            inputs = min(weight.shape[1], target.in_features)
             target.weight.zero_()
-            target.weight[:, :inputs].copy_(source.weight[:, :inputs])
-            if target.bias is not None:
-                target.bias.copy_(source.bias)
+            target.weight[:, :inputs].copy_(weight[:, :inputs])
+            if bias is not None:
+                target.bias.copy_(bias)
         for name in ("q_norm", "k_norm"):
             if getattr(self, name) is not None:
                 getattr(self, name).weight.copy_(getattr(self_attn, name).weight)

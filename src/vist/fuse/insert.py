@@ -1,6 +1,6 @@
 """Cross-attention inside the decoder layers of a stock LLM, by class swap.
 
-Owns the forward of a decoder layer with the extra sublayer and the question which LLM families have it. Does not know
+Owns the forward of a decoder layer with the extra sublayer. Does not know which families can have it (families.py) nor
 what the states are, and changes neither the model classes nor the names of existing weights.
 
 Decisions
@@ -13,7 +13,8 @@ Decisions
   activation checkpointing then recomputes; `cross_mask` (B,1,1,M) goes with both. They travel as keyword arguments,
   which the stock model classes pass on.
 - Without states a swapped layer computes exactly what the stock layer computes.
-- A family is supported when its bit-equality test passes; add its model type here and its row there.
+- One forward for all families: what a family adds to the stock layer is done where the layer has it. Phi-3 has a
+  dropout on each residual; what cross-attention adds gets none. A mixture of experts is a feed-forward like another.
 """
 
 from __future__ import annotations
@@ -27,11 +28,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from vist.errors import VistError
 from vist.fuse.cross_attention import CrossAttention
-
-SUPPORTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-SUBLAYERS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+from vist.fuse.families import SUPPORTED_FAMILIES, check_supported, decoder_layers
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,7 @@ def insert_cross_attention(language_model: PreTrainedModel, options: CrossAttent
     for slot, layer in enumerate(layers):
         layer.cross_attn = _build(config, layer, slot, options)
         layer.cross_slot = slot
-        layer.__class__ = _swapped(type(layer))
-
-
-def decoder_layers(language_model: PreTrainedModel) -> list[Any]:
-    """The decoder layers, first to last. Raises VistError where there is no `decoder.layers`."""
-    layers = getattr(language_model.get_decoder(), "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise VistError(
-            f"{type(language_model).__name__} has no list of decoder layers; "
-            f"supported families: {', '.join(SUPPORTED_FAMILIES)}."
-        )
-    return list(layers)
+        _swap(layer)
 
 
 def cross_attentions(language_model: PreTrainedModel) -> list[CrossAttention]:
@@ -83,38 +70,30 @@ def project_states(language_model: PreTrainedModel, states_BMD: Tensor) -> Tenso
     return torch.stack([sublayer.project(states_BMD) for sublayer in cross_attentions(language_model)], dim=1)
 
 
-def check_supported(config: PreTrainedConfig, layer: nn.Module) -> None:
-    """Raises VistError, with the reason, unless cross-attention can go into layers like this one."""
-    known = f"supported families: {', '.join(SUPPORTED_FAMILIES)}"
-    if hasattr(layer, "cross_attn"):
-        raise VistError(f"This {config.model_type} model already has cross-attention; load a fresh one.")
-    missing = [name for name in SUBLAYERS if not hasattr(layer, name)]
-    if missing:
-        reason = "post-norm" if "input_layernorm" in missing else "not a pre-norm decoder"
-        raise VistError(
-            f"Cannot insert cross-attention into {config.model_type!r} ({reason}): "
-            f"its layers have no {', '.join(missing)}; {known}."
-        )
-    if hasattr(layer, "pre_feedforward_layernorm"):
-        raise VistError(
-            f"Cannot insert cross-attention into {config.model_type!r} (sandwich norm): "
-            f"its layers normalise after each sublayer too; {known}."
-        )
-    if config.model_type not in SUPPORTED_FAMILIES:
-        raise VistError(f"The LLM family {config.model_type!r} is not tested for bit-equality with stock; {known}.")
-
-
 def _build(config: PreTrainedConfig, layer: Any, slot: int, options: CrossAttentionOptions) -> CrossAttention:
     cross = CrossAttention(
         config, options.states_size, slot, options.gate, options.norm, options.output_gate, options.subtokens
     )
     cross.match(layer.self_attn)
-    reference = layer.self_attn.q_proj.weight
+    reference = layer.input_layernorm.weight  # floating point even where projections are quantised
     cross.to(device=reference.device, dtype=reference.dtype)
     if not reference.is_meta:
         cross.copy_from(layer.self_attn, layer.input_layernorm)
         keep_weights(cross)
     return cross
+
+
+def _swap(layer: Any) -> None:
+    """Change the layer's class. A model spread over devices runs the bound forward of the old one; bind it anew."""
+    hook = getattr(layer, "_hf_hook", None)
+    if hook is None:
+        layer.__class__ = _swapped(type(layer))
+        return
+    hooks = import_module("accelerate.hooks")
+    hooks.remove_hook_from_module(layer)
+    vars(layer).pop("forward", None)
+    layer.__class__ = _swapped(type(layer))
+    hooks.add_hook_to_module(layer, hook)
 
 
 def keep_weights(module: nn.Module) -> None:
@@ -146,13 +125,20 @@ def _forward(
         position_embeddings=position_embeddings,
         **kwargs,
     )
-    hidden_states = hidden_states + attended
+    hidden_states = hidden_states + _dropped(self, "resid_attn_dropout", attended)
     if cross_kv is not None:
         hidden_states = hidden_states + self.cross_attn(hidden_states, cross_kv[:, self.cross_slot], cross_mask)
     elif cross_states is not None:
         kv = self.cross_attn.project(cross_states)
         hidden_states = hidden_states + self.cross_attn(hidden_states, kv, cross_mask)
-    return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+    fed = self.mlp(self.post_attention_layernorm(hidden_states))
+    return hidden_states + _dropped(self, "resid_mlp_dropout", fed)
+
+
+def _dropped(layer: Any, name: str, added: Tensor) -> Tensor:
+    """What a sublayer adds, through the residual dropout of that name where the family has one."""
+    dropout = getattr(layer, name, None)
+    return added if dropout is None else dropout(added)
 
 
 def __getattr__(name: str) -> type[nn.Module]:

@@ -61,6 +61,8 @@ def _check_architecture(source: Any, model_type: str, kwargs: dict[str, Any]) ->
     where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     config, _ = PreTrainedConfig.get_config_dict(source, **where)
     found = config.get("model_type")
+    if (Path(str(source)) / "adapter.json").is_file():
+        raise CheckpointError(f"{str(source)!r} holds an adapter without its backbones; load it with from_adapter.")
     if found is None:
         raise CheckpointError(f"{str(source)!r} has no config.json that names a model type; is it a model folder?")
     if found != model_type:

@@ -35,6 +35,8 @@ class VistConfig(PreTrainedConfig):
         after its own the start of a latent sees.
     local_shortcut: of the "local" reducer: a linear path beside the group MLP, for an encoder whose features already
         say, linearly, what is wanted.
+    vision_drop_blank: take blank patches out of CLIP and SigLIP before their first layer (the paper masks them
+        afterwards); SigLIP2 masks them inside and TextViT never computes them.
     cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
     cross_subtokens: make each key/value head of a visual token a key of its own that every query head sees, beside a
         learned null key. The same bytes per visual token, a finer lookup.
@@ -44,6 +46,8 @@ class VistConfig(PreTrainedConfig):
     pve_weight, pve_temperature, pve_normalize: weight of the PVE loss (paper: 1), its temperature (paper: 0.07),
         cosine instead of inner product (paper: inner product).
     style: name of the page style the model was trained on.
+    lora_rank, lora_alpha, lora_targets: rank of the low-rank updates beside the LLM's frozen projections (0 = none, the
+        paper), their scale alpha / rank, and the names of those projections (none = query and value).
     """
 
     model_type = "vist"
@@ -61,6 +65,7 @@ class VistConfig(PreTrainedConfig):
     local_preceding: int = 0
     local_following: int = 0
     local_shortcut: bool = False
+    vision_drop_blank: bool = False
     cross_gate: bool = False
     cross_output_gate: bool = False
     cross_subtokens: bool = False
@@ -70,6 +75,9 @@ class VistConfig(PreTrainedConfig):
     pve_temperature: float = 0.07
     pve_normalize: bool = False
     style: str = "vist"
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: Any = ()
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -83,6 +91,7 @@ class VistConfig(PreTrainedConfig):
         # The base class would otherwise reset the attention kernel of backbones that are already running.
         kernels = {name: getattr(self, name)._attn_implementation for name in self.sub_configs}
         kwargs["attn_implementation"] = kwargs.get("attn_implementation") or kernels
+        self.lora_targets = list(self.lora_targets)
         super().__post_init__(**kwargs)
         self._check()
 
@@ -90,6 +99,12 @@ class VistConfig(PreTrainedConfig):
     def vision_size(self) -> int:
         """Width of the vision tower's features."""
         return self.vision_config.hidden_size
+
+    def choices(self) -> dict[str, Any]:
+        """Every choice that `from_backbones` takes beside the backbones, by name."""
+        beside = ("text_config", "vision_config", "tie_word_embeddings")
+        fields = (name for name, kind in VistConfig.__annotations__.items() if not str(kind).startswith("ClassVar"))
+        return {name: getattr(self, name) for name in fields if name not in beside}
 
     def _check(self) -> None:
         """Raises VistError on a value that no model can be built from."""
@@ -105,12 +120,14 @@ class VistConfig(PreTrainedConfig):
             )
         if self.reducer not in REDUCER_NAMES:
             raise VistError(f"Unknown reducer {self.reducer!r}; choose one of {', '.join(REDUCER_NAMES)}.")
-        for name in ("num_page_positions", "local_preceding", "local_following"):
+        for name in ("lora_rank", "num_page_positions", "local_preceding", "local_following"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise VistError(f"{name} must be a whole number, got {value!r}.")
             if value < 0:
                 raise VistError(f"{name} must be 0 (off) or more, got {value}.")
+        if self.lora_alpha <= 0:
+            raise VistError(f"lora_alpha must be positive, got {self.lora_alpha}; twice lora_rank is usual.")
         if self.pve_weight < 0:
             raise VistError(f"pve_weight must be 0 (off) or more, got {self.pve_weight}.")
         if self.pve_temperature <= 0:

@@ -46,9 +46,11 @@ from vist.fuse.insert import (
     insert_cross_attention,
     project_states,
 )
+from vist.model.adapter import AdapterMixin
 from vist.model.checkpoint import checked_loading, first_line
 from vist.model.configuration import VistConfig
-from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches
+from vist.model.lora import insert_lora, is_lora, merge_lora
+from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches, shorten
 
 
 class VisualContext(NamedTuple):
@@ -72,7 +74,7 @@ class VistOutput(ModelOutput):
     pve_loss: Tensor | None = None
 
 
-class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixin):
     """An LLM that reads text as tokens and distant text as the visual tokens of its pages."""
 
     config_class = VistConfig
@@ -101,6 +103,8 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
             config.cross_subtokens,
         )
         insert_cross_attention(self.language_model, options)
+        if config.lora_rank:
+            insert_lora(self.language_model, config.lora_rank, config.lora_alpha, list(config.lora_targets))
         self.resampler = build_reducer(config.reducer, config, num_patches(config.vision_config))
         self.page_positions = (
             nn.Embedding(config.num_page_positions, config.resampler_size) if config.num_page_positions else None
@@ -136,16 +140,29 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         *,
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        quantization_config: Any = None,
+        llm_revision: str | None = None,
+        vision_revision: str | None = None,
+        vision_layers: int | None = None,
         **choices: Any,
     ) -> VistForConditionalGeneration:
         """A new model around two backbones, each a Hub id, a folder or a model object (used in place, not copied).
 
         `choices` are fields of `VistConfig`. Both backbones are frozen; Resampler and cross-attention are new, and
-        before training the model's logits are those of the LLM.
+        before training the model's logits are those of the LLM. `vision_layers` keeps the tower's first layers alone.
+        `dtype`, `device_map`, the revisions and, for the LLM alone, `attn_implementation` and `quantization_config`
+        are as for transformers' `from_pretrained`.
         Raises VistError when a backbone cannot be read or is not supported, or a choice is out of range.
         """
-        llm = llm if isinstance(llm, PreTrainedModel) else _load_llm(llm, dtype, attn_implementation)
-        vision = vision if isinstance(vision, PreTrainedModel) else load_vision_tower(vision, dtype)
+        where: dict[str, Any] = {"dtype": dtype, "device_map": device_map}
+        if not isinstance(llm, PreTrainedModel):
+            kernel = {"attn_implementation": attn_implementation, "quantization_config": quantization_config}
+            llm = _load_llm(llm, revision=llm_revision, **where, **kernel)
+        if isinstance(vision, PreTrainedModel):
+            shorten(vision, vision_layers)
+        else:
+            vision = load_vision_tower(vision, revision=vision_revision, layers=vision_layers, **where)
         config = VistConfig(text_config=llm.config, vision_config=vision.config, **choices)
         config.dtype = llm.dtype
         model = cls(config, llm, vision)
@@ -171,11 +188,17 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return loaded
 
     def freeze_backbones(self) -> None:
-        """Leave only Resampler, cross-attention, page codes and PVE projection to training (paper: both frozen)."""
+        """Leave only Resampler, cross-attention, page codes, PVE projection and LoRA to training (paper: no LoRA)."""
         freeze(self.vision_tower)
-        self.language_model.requires_grad_(False)
+        for name, parameter in self.language_model.named_parameters():
+            parameter.requires_grad_(is_lora(name))
         for sublayer in cross_attentions(self.language_model):
             sublayer.requires_grad_(True)
+
+    def merge_lora(self) -> None:
+        """Add the low-rank updates to the LLM's weights and take them out; nothing changes but rounding."""
+        merge_lora(self.language_model)
+        self.config.lora_rank = 0
 
     def train(self, mode: bool = True) -> VistForConditionalGeneration:
         """Training mode for all but a frozen tower, whose dropout would only blur what it sees."""
@@ -211,7 +234,12 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def encode_context(self, pixel_values: Tensor, ink_mask: Tensor) -> VisualContext:
         """Read pages: `pixel_values` (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool -> visual tokens and summary."""
         device = self.vision_tower.device
-        seen = encode(self.vision_tower, pixel_values.to(device), ink_mask.to(device))
+        seen = encode(
+            self.vision_tower,
+            pixel_values.to(device),
+            ink_mask.to(device),
+            drop_blank=self.config.vision_drop_blank,
+        )
         reduced = self.resampler(seen.features.to(self.resampler.norm.weight.dtype), seen.mask)
         page_mask_BP = seen.mask.any(-1)
         tokens_BPKD = reduced.tokens
@@ -330,11 +358,11 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
 
-def _load_llm(source: str | os.PathLike[str], dtype: Any, attn_implementation: str | None) -> PreTrainedModel:
+def _load_llm(source: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
     """A causal LM from a Hub id or a folder. Raises VistError with one sentence when it cannot be read."""
     try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attn_implementation)
-    except (OSError, ValueError) as error:
+        return AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError) as error:
         raise VistError(f"Cannot load a language model from {str(source)!r}: {first_line(error)}") from error
 
 

@@ -10,6 +10,9 @@ Decisions
   any paper looks alike, and a frozen tower gets the range it knows. TextViT takes the page as it is.
 - The ink mask reaches into the tower where its attention takes a mask (SigLIP2, TextViT); CLIP and SigLIP see the
   blank patches, whose features are masked afterwards. The CLS feature of CLIP is dropped.
+- `drop_blank` takes blank patches out of CLIP and SigLIP before their first layer, which saves their cost, as TextViT
+  always does. The other patches then no longer see them, so features differ from the stock tower's: an option.
+- `layers` keeps a tower's first layers alone: cheaper, and for reading often as good, which training decides.
 - A page of another size than the tower's is resized (bilinear); the ink mask follows by max-pooling: a patch has ink
   if any cell it overlaps has. SigLIP2 takes any size that is a multiple of its patch.
 - A tower without a trainable parameter runs without gradients.
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +31,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from vist.errors import VistError
-from vist.vision import text_vit  # noqa: F401  (registers TextViT with the Auto classes)
+from vist.vision.text_vit import gather_order  # importing it also registers TextViT with the Auto classes
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIGLIP_MEAN, SIGLIP_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -60,20 +63,42 @@ def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def load_vision_tower(
-    source: str | os.PathLike[str] | PreTrainedConfig, dtype: torch.dtype | str | None = None
+    source: str | os.PathLike[str] | PreTrainedConfig,
+    dtype: torch.dtype | str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    revision: str | None = None,
+    layers: int | None = None,
 ) -> PreTrainedModel:
     """A vision tower from a Hub id or folder (also of a whole CLIP or SigLIP model), or untrained from a config.
 
+    `dtype`, `device_map` and `revision` are as for transformers' `from_pretrained`; `layers` keeps the first ones.
     Raises VistError when the source holds no supported tower or cannot be read.
     """
     if isinstance(source, PreTrainedConfig):
-        return AutoModel.from_config(vision_config(source))
+        return AutoModel.from_config(_shortened(vision_config(source), layers))
     try:
-        config = vision_config(AutoConfig.from_pretrained(source))
-        return AutoModel.from_pretrained(source, config=config, dtype=dtype)
-    except OSError as error:
+        config = _shortened(vision_config(AutoConfig.from_pretrained(source, revision=revision)), layers)
+        return AutoModel.from_pretrained(source, config=config, dtype=dtype, device_map=device_map, revision=revision)
+    except (OSError, ImportError) as error:
         first_line = str(error).splitlines()[0]
         raise VistError(f"Cannot load a vision tower from {str(source)!r}: {first_line}") from error
+
+
+def _shortened(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
+    """The config of the tower's first `layers` layers. Raises VistError when it has fewer."""
+    if layers is not None:
+        if not 1 <= layers <= config.num_hidden_layers:
+            raise VistError(f"vision_layers must be 1 to {config.num_hidden_layers} for this tower, got {layers}.")
+        config.num_hidden_layers = layers
+    return config
+
+
+def shorten(tower: Any, layers: int | None) -> None:
+    """Keep the first `layers` layers of a tower, in place; None keeps all. Raises VistError when it has fewer."""
+    _shortened(tower.config, layers)
+    if layers is not None:
+        holder = tower if tower.config.model_type == "text_vit" else tower.encoder
+        holder.layers = holder.layers[:layers]
 
 
 def patch_grid(config: PreTrainedConfig, height: int, width: int) -> tuple[int, int]:
@@ -94,11 +119,18 @@ def num_patches(config: PreTrainedConfig) -> int:
     return rows * columns
 
 
-def encode(tower: PreTrainedModel, pixel_values: Tensor, ink_mask: Tensor, pages_per_pass: int = 64) -> PageFeatures:
+def encode(
+    tower: PreTrainedModel,
+    pixel_values: Tensor,
+    ink_mask: Tensor,
+    pages_per_pass: int = 64,
+    drop_blank: bool = False,
+) -> PageFeatures:
     """Features of every patch of every page.
 
     `pixel_values` (B,P,H,W) uint8 gray; `ink_mask` (B,P,rows,cols) bool on any grid over the page. At most
-    `pages_per_pass` pages are in the tower at once, which bounds the memory of long contexts.
+    `pages_per_pass` pages are in the tower at once, which bounds the memory of long contexts. `drop_blank` computes
+    patches with ink alone, also in CLIP and SigLIP.
     Raises VistError when the two do not describe the same pages.
     """
     if pixel_values.ndim != 4 or ink_mask.ndim != 4 or pixel_values.shape[:2] != ink_mask.shape[:2]:
@@ -116,13 +148,17 @@ def encode(tower: PreTrainedModel, pixel_values: Tensor, ink_mask: Tensor, pages
     frozen = not any(parameter.requires_grad for parameter in tower.parameters())
     with torch.no_grad() if frozen else nullcontext():
         passes = zip(pages_XHW.split(pages_per_pass), ink_XN.split(pages_per_pass), strict=True)
-        parts = [_run(tower, pages, ink, grid).masked_fill(~ink[..., None], 0) for pages, ink in passes if len(pages)]
+        parts = [
+            _run(tower, pages, ink, grid, drop_blank).masked_fill(~ink[..., None], 0)
+            for pages, ink in passes
+            if len(pages)
+        ]
         if parts:
             features_BPND[visible_BP] = torch.cat(parts).to(features_BPND.dtype)
     return PageFeatures(features_BPND, mask_BPN)
 
 
-def _run(tower: PreTrainedModel, pages_XHW: Tensor, ink_XN: Tensor, grid: tuple[int, int]) -> Tensor:
+def _run(tower: PreTrainedModel, pages_XHW: Tensor, ink_XN: Tensor, grid: tuple[int, int], drop_blank: bool) -> Tensor:
     """Features (X,N,D) of visible pages, in reading order."""
     kind = tower.config.model_type
     if kind == "text_vit":
@@ -133,8 +169,29 @@ def _run(tower: PreTrainedModel, pages_XHW: Tensor, ink_XN: Tensor, grid: tuple[
         shapes = torch.tensor([grid] * len(images), device=images.device)
         output = tower(_patchify(images, patch), pixel_attention_mask=ink_XN.int(), spatial_shapes=shapes)
         return output.last_hidden_state
+    if drop_blank:
+        return _run_on_ink(tower, images, ink_XN)
     features = tower(images).last_hidden_state
     return features[:, 1:] if kind == "clip_vision_model" else features
+
+
+def _run_on_ink(tower: Any, images_XCHW: Tensor, ink_XN: Tensor) -> Tensor:
+    """Features (X,N,D) of CLIP or SigLIP with blank patches, zero here, left out of every layer."""
+    hidden_XND = tower.embeddings(images_XCHW)
+    first = hidden_XND.shape[1] - ink_XN.shape[1]  # 1 for CLIP's CLS, which always takes part
+    order, kept = gather_order(F.pad(ink_XN, (first, 0), value=True))
+    index = order[..., None].expand(-1, -1, hidden_XND.shape[-1])
+    compact = hidden_XND.gather(1, index)
+    if first:
+        compact = tower.pre_layrnorm(compact)
+    mask = None
+    if not kept.all():
+        mask = torch.zeros_like(kept, dtype=compact.dtype).masked_fill(~kept, torch.finfo(compact.dtype).min)
+        mask = mask[:, None, None]
+    compact = tower.encoder(inputs_embeds=compact, attention_mask=mask).last_hidden_state
+    if not first:
+        compact = tower.post_layernorm(compact)
+    return torch.zeros_like(hidden_XND).scatter(1, index, compact * kept[..., None])[:, first:]
 
 
 def normalize_pages(tower: PreTrainedModel, pages_XHW: Tensor, size: tuple[int, int]) -> Tensor:
