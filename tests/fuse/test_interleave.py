@@ -11,10 +11,10 @@ from vist.fuse.interleave import (
     Interleaving,
     Role,
     Span,
-    attention_mask,
     block_mask,
     kernel_mask,
     lay_spans,
+    layout_mask,
     positions,
     visible,
 )
@@ -93,12 +93,12 @@ def test_flex_attention_computes_what_the_dense_mask_does(batch, random):
 def test_each_kernel_gets_its_form():
     layout = lay_spans([[[Span(TEXT, 2), Span(VISUAL, 1)]]])
     dense = visible(layout)
-    assert torch.equal(attention_mask(layout, "sdpa", torch.float32), dense)
+    assert torch.equal(layout_mask(layout, "sdpa", torch.float32), dense)
     added = kernel_mask(dense, "eager", torch.float32)
     assert torch.equal(added == 0, dense) and added.min() == torch.finfo(torch.float32).min
-    assert type(attention_mask(layout, "flex_attention", torch.float32)).__name__ == "BlockMask"
+    assert type(layout_mask(layout, "flex_attention", torch.float32)).__name__ == "BlockMask"
     with pytest.raises(VistError, match="'flash_attention_2' takes no mask"):
-        attention_mask(layout, "flash_attention_2", torch.float32)
+        layout_mask(layout, "flash_attention_2", torch.float32)
 
 
 def test_a_negative_span_is_refused():

@@ -119,7 +119,7 @@ def block_mask(layout: Interleaving, block_size: int = 128) -> BlockMask:
     return create_block_mask(sees, rows, None, places, places, device=layout.roles.device, BLOCK_SIZE=block_size)
 
 
-def attention_mask(layout: Interleaving, implementation: str | None, dtype: torch.dtype) -> Tensor | BlockMask:
+def layout_mask(layout: Interleaving, implementation: str | None, dtype: torch.dtype) -> Tensor | BlockMask:
     """The mask in the form that an attention kernel of transformers takes. Raises VistError for one that takes none."""
     if implementation == "flex_attention":
         return block_mask(layout)

@@ -144,7 +144,7 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         before training the model's logits are those of the LLM.
         Raises VistError when a backbone cannot be read or is not supported, or a choice is out of range.
         """
-        llm = llm if isinstance(llm, PreTrainedModel) else _load_llm(llm, dtype, attn_implementation)
+        llm = llm if isinstance(llm, PreTrainedModel) else load_llm(llm, dtype, attn_implementation)
         vision = vision if isinstance(vision, PreTrainedModel) else load_vision_tower(vision, dtype)
         config = VistConfig(text_config=llm.config, vision_config=vision.config, **choices)
         config.dtype = llm.dtype
@@ -330,7 +330,7 @@ class VistForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
 
-def _load_llm(source: str | os.PathLike[str], dtype: Any, attn_implementation: str | None) -> PreTrainedModel:
+def load_llm(source: str | os.PathLike[str], dtype: Any, attn_implementation: str | None) -> PreTrainedModel:
     """A causal LM from a Hub id or a folder. Raises VistError with one sentence when it cannot be read."""
     try:
         return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attn_implementation)
