@@ -69,3 +69,10 @@ def tiny_processor(**changes):
 
 def some_ids(characters=160, start=0):
     return tiny_tokenizer()(alice(4_000)[600 + start : 600 + start + characters]).input_ids
+
+
+@cache
+def undrawable_tokens():
+    """Single bytes that are no character, and control characters: a random model writes them all the time."""
+    texts = {number: tiny_tokenizer().decode([number]) for number in range(len(tiny_tokenizer()))}
+    return sorted(number for number, text in texts.items() if not text.isascii() or not text.isprintable())
