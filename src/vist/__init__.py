@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from vist.model.configuration import VistConfig
     from vist.model.processing import VistProcessor
     from vist.model.vist import VistForConditionalGeneration
+    from vist.model.vist2 import Vist2ForCausalLM
+    from vist.model.vist2_configuration import Vist2Config
+    from vist.model.vist2_processing import Vist2Processor
     from vist.render import Pages, PageStyle, render
 
 __version__ = "0.1.0"
@@ -35,6 +38,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "PageStyle": "vist.render",
     "Pages": "vist.render",
+    "Vist2Config": "vist.model.vist2_configuration",
+    "Vist2ForCausalLM": "vist.model.vist2",
+    "Vist2Processor": "vist.model.vist2_processing",
     "VistConfig": "vist.model.configuration",
     "VistForConditionalGeneration": "vist.model.vist",
     "VistProcessor": "vist.model.processing",
@@ -45,6 +51,9 @@ __all__ = [
     "PageStyle",
     "Pages",
     "RenderLossError",
+    "Vist2Config",
+    "Vist2ForCausalLM",
+    "Vist2Processor",
     "VistConfig",
     "VistError",
     "VistForConditionalGeneration",
@@ -100,10 +109,12 @@ def _make_callable(package: ModuleType) -> None:
 
 def _register_config(_: ModuleType) -> None:
     import_module("vist.model.configuration")
+    import_module("vist.model.vist2_configuration")
 
 
 def _register_processor(_: ModuleType) -> None:
     import_module("vist.model.processing")
+    import_module("vist.model.vist2_processing")
 
 
 #: module -> what to do once it has been imported, by whomever

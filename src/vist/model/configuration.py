@@ -82,9 +82,9 @@ class VistConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         import_module("vist.model.vist")  # registers the model and the vision tower with the Auto classes
-        text_config = _sub_config(self.text_config, "llama")
+        text_config = sub_config(self.text_config, "llama")
         self.text_config = text_config
-        self.vision_config = _sub_config(self.vision_config, "clip_vision_model")
+        self.vision_config = sub_config(self.vision_config, "clip_vision_model")
         if self.resampler_size == 0:
             self.resampler_size = text_config.hidden_size
         self.tie_word_embeddings = bool(getattr(text_config, "tie_word_embeddings", False))
@@ -134,7 +134,7 @@ class VistConfig(PreTrainedConfig):
             raise VistError(f"pve_temperature must be positive, got {self.pve_temperature}; the paper uses 0.07.")
 
 
-def _sub_config(value: dict | PreTrainedConfig | None, default: str) -> PreTrainedConfig:
+def sub_config(value: dict | PreTrainedConfig | None, default: str) -> PreTrainedConfig:
     """A backbone's config from what a file or a caller gave. Raises VistError on an unknown model type."""
     if isinstance(value, PreTrainedConfig):
         return value

@@ -158,7 +158,7 @@ class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixi
         where: dict[str, Any] = {"dtype": dtype, "device_map": device_map}
         if not isinstance(llm, PreTrainedModel):
             kernel = {"attn_implementation": attn_implementation, "quantization_config": quantization_config}
-            llm = _load_llm(llm, revision=llm_revision, **where, **kernel)
+            llm = load_llm(llm, revision=llm_revision, **where, **kernel)
         if isinstance(vision, PreTrainedModel):
             shorten(vision, vision_layers)
         else:
@@ -358,7 +358,7 @@ class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixi
         return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
 
-def _load_llm(source: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
+def load_llm(source: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
     """A causal LM from a Hub id or a folder. Raises VistError with one sentence when it cannot be read."""
     try:
         return AutoModelForCausalLM.from_pretrained(source, **options)

@@ -1,0 +1,165 @@
+"""The modal aligner of VIST2: the inked patches of a chunk become its visual tokens, in the LLM's embedding space.
+
+Owns the two aligners and how patches are divided among tokens. Does not know which encoder made the features nor what
+a chunk's text is; chunks never see one another here. Source: VIST2 (arXiv 2601.10378), which names the part and leaves
+its shape open.
+
+Decisions
+- Text is a strip (VIST's page is one, folded into rows), so space goes to depth along the reading order: neighbouring
+  patches of a line become one token. A square block would mix lines.
+- The number of tokens is an argument, and a chunk's patches are divided among them as evenly as possible. So the ratio
+  is exact for every chunk, however full its page is, and one set of weights serves every ratio that it has room for.
+- Room is `patches_per_token` places per token; the places that a division leaves free are zero.
+- Tokens leave through a norm whose size starts at that of the LLM's own embeddings.
+- X chunks, L patches of the longest, K tokens of the longest, G places per token, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vist.compress.resampler import PerceiverLayer, PerceiverResampler
+from vist.errors import VistError
+
+ALIGNERS: tuple[str, ...] = ("shuffle", "resampler")
+
+
+class AlignerConfig(Protocol):
+    """What an aligner reads from a config; `Vist2Config` fits."""
+
+    aligner: str
+    patches_per_token: int
+    aligner_expansion: int
+    aligner_shortcut: bool
+    aligner_layers: int
+    aligner_heads: int
+    max_visual_tokens: int
+
+    @property
+    def vision_size(self) -> int:
+        """Width of the encoder's features."""
+
+    @property
+    def text_size(self) -> int:
+        """Width of the LLM's embeddings."""
+
+
+class ShuffleAligner(nn.Module):
+    """Neighbouring patches side by side, a two-layer MLP, on request Perceiver layers that look at the whole chunk."""
+
+    def __init__(self, config: AlignerConfig) -> None:
+        super().__init__()
+        places, vision, width = config.patches_per_token, config.vision_size, config.text_size
+        self.patches_per_token = places
+        self.group_norm = nn.LayerNorm(vision)
+        hidden = config.aligner_expansion * width
+        self.mlp = nn.Sequential(nn.Linear(places * vision, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.shortcut = nn.Linear(places * vision, width, bias=False) if config.aligner_shortcut else None
+        self.adapt = nn.Linear(vision, width) if config.aligner_layers else None
+        self.layers = nn.ModuleList(PerceiverLayer(width, config.aligner_heads) for _ in range(config.aligner_layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features_XLD: Tensor, mask_XL: Tensor, counts_X: Tensor) -> Tensor:
+        """Reduce every chunk to as many tokens as asked for -> (X,K,D), zero beyond a chunk's count.
+
+        `features_XLD` the inked patches of each chunk in reading order, `mask_XL` bool, True = a patch; `counts_X` the
+        number of tokens of each chunk.
+        Raises VistError when a chunk has more patches than its tokens have places.
+        """
+        groups_XKGD, alive_XK = self._groups(features_XLD, mask_XL, counts_X)
+        side_by_side = groups_XKGD.flatten(2)
+        tokens_XKD = self.mlp(side_by_side)
+        if self.shortcut is not None:
+            tokens_XKD = tokens_XKD + self.shortcut(side_by_side)
+        if self.adapt is not None:
+            features_XLD = self.adapt(features_XLD.masked_fill(~mask_XL.unsqueeze(-1), 0))
+            seen = torch.cat([mask_XL, alive_XK], dim=1)
+            for layer in self.layers:
+                tokens_XKD = layer(tokens_XKD, features_XLD, seen)
+        return self.norm(tokens_XKD).masked_fill(~alive_XK.unsqueeze(-1), 0)
+
+    def _groups(self, features_XLD: Tensor, mask_XL: Tensor, counts_X: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches in the places of their tokens (X,K,G,D), zero where free, and which tokens are in use (X,K)."""
+        patches_X = mask_XL.sum(1)
+        self._check_room(patches_X, counts_X)
+        chunks, most = len(counts_X), int(counts_X.max()) if len(counts_X) else 0
+        rank_XL = torch.arange(mask_XL.shape[1], device=mask_XL.device).expand_as(mask_XL)
+        ink_X1, count_X1 = patches_X.clamp(min=1)[:, None], counts_X[:, None]
+        token_XL = rank_XL * count_X1 // ink_X1
+        place_XL = rank_XL - (token_XL * ink_X1 + count_X1 - 1) // count_X1  # behind the first patch of its token
+        chunk, patch = mask_XL.nonzero(as_tuple=True)
+        normed = self.group_norm(features_XLD)[chunk, patch]
+        groups = normed.new_zeros(chunks, most, self.patches_per_token, normed.shape[-1])
+        groups[chunk, token_XL[chunk, patch], place_XL[chunk, patch]] = normed
+        return groups, torch.arange(most, device=counts_X.device) < count_X1
+
+    def _check_room(self, patches_X: Tensor, counts_X: Tensor) -> None:
+        tight = (patches_X > counts_X * self.patches_per_token).nonzero().flatten()
+        if len(tight):
+            patches, count = int(patches_X[tight[0]]), int(counts_X[tight[0]])
+            raise VistError(
+                f"{patches} patches cannot become {count} visual tokens: the aligner takes at most "
+                f"{self.patches_per_token} patches per token; ask for {-(-patches // self.patches_per_token)} tokens "
+                "or a lower ratio."
+            )
+
+
+class ResamplerAligner(nn.Module):
+    """The Perceiver Resampler as aligner: learned latents look at the chunk, the first ones become its tokens."""
+
+    def __init__(self, config: AlignerConfig) -> None:
+        super().__init__()
+        self.resampler = PerceiverResampler(_Latents(config))  # type: ignore[arg-type]  # reads these names only
+        self.norm = nn.LayerNorm(config.text_size)
+
+    def forward(self, features_XLD: Tensor, mask_XL: Tensor, counts_X: Tensor) -> Tensor:
+        """As `ShuffleAligner.forward`. Raises VistError when a chunk asks for more tokens than there are latents."""
+        most = int(counts_X.max()) if len(counts_X) else 0
+        if most > self.resampler.num_visual_tokens:
+            raise VistError(
+                f"{most} visual tokens were asked for, but the aligner has {self.resampler.num_visual_tokens} latents; "
+                "raise the ratio or build the model with a larger max_visual_tokens."
+            )
+        tokens_XKD = self.resampler(features_XLD[:, None], mask_XL[:, None]).tokens[:, 0, :most]
+        alive_XK = torch.arange(most, device=counts_X.device) < counts_X[:, None]
+        return self.norm(tokens_XKD).masked_fill(~alive_XK.unsqueeze(-1), 0)
+
+
+class _Latents:
+    """`AlignerConfig` in the words of `PerceiverResampler`."""
+
+    def __init__(self, config: AlignerConfig) -> None:
+        self.num_visual_tokens = config.max_visual_tokens
+        self.resampler_layers, self.resampler_heads = config.aligner_layers, config.aligner_heads
+        self.resampler_size, self.vision_size = config.text_size, config.vision_size
+
+
+def build_aligner(config: AlignerConfig) -> ShuffleAligner | ResamplerAligner:
+    """The aligner that the config names. Raises VistError on an unknown name."""
+    if config.aligner == "shuffle":
+        return ShuffleAligner(config)
+    if config.aligner == "resampler":
+        return ResamplerAligner(config)
+    raise VistError(f"Unknown aligner {config.aligner!r}; choose one of {', '.join(ALIGNERS)}.")
+
+
+def pack_patches(features_BPND: Tensor, mask_BPN: Tensor, chunks_BP: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+    """Gather the inked patches of every chunk: -> (B*chunks, L, D) zero-padded and (B*chunks, L) bool.
+
+    `chunks_BP` says to which chunk (0 to chunks - 1) of its sample a page belongs, -1 = none; the pages of a chunk are
+    in reading order.
+    """
+    samples = torch.arange(len(chunks_BP), device=chunks_BP.device)[:, None] * chunks
+    inked = mask_BPN & (chunks_BP >= 0).unsqueeze(-1)
+    owner = (samples + chunks_BP).unsqueeze(-1).expand_as(mask_BPN)[inked]
+    owner, order = owner.sort(stable=True)
+    patches = features_BPND[inked][order]
+    sizes = torch.bincount(owner, minlength=len(chunks_BP) * chunks)
+    rank = torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
+    longest = int(sizes.max()) if len(sizes) else 0
+    packed = patches.new_zeros(len(sizes), longest, features_BPND.shape[-1])
+    packed[owner, rank] = patches
+    return packed, torch.arange(longest, device=sizes.device) < sizes[:, None]
