@@ -3,7 +3,7 @@
 Reading order: `rules` (how providers count an image), `profiles` (which model counts how, with sources), `estimate` and
 `accounting` (tokens of images and texts), `patterns` (what exact strings look like), `guard` (which are kept),
 `markers` (how they keep their place), `sheets` (which page size suits a model), `flow` (lines run on), `profit`
-(whether a text pays), `cache` (pages drawn before), `shapes` and `items` (OpenAI's and Anthropic's messages), `messages`
+(whether a text pays), `cache` (pages drawn before), `shapes` and `items` (the APIs' messages), `messages`
 (what of a conversation becomes pages) and `report` (what became of each part).
 
 The server: `settings` (what it may do), `splice` (a request's JSON, changed in one place), `rewrite` (one request),

@@ -27,7 +27,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     rows[:, 0] = 0  # filter type of each row: none
     rows[:, 1:] = pixels
     header = struct.pack(">IIBBBBB", width, height, *_GREY)
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 1)) + _chunk(b"IEND", b"")
+    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows.data, 1)) + _chunk(b"IEND", b"")
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
