@@ -16,6 +16,7 @@ from vist.cli.demo import demo
 from vist.cli.doctor import doctor
 from vist.cli.evaluate import lm, recall
 from vist.cli.failures import guarded
+from vist.cli.gateway import gateway
 from vist.cli.generate import generate
 from vist.cli.render import render
 from vist.cli.train import train
@@ -38,7 +39,7 @@ app = _group(
 )
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
-VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, train, cost, doctor)
+VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, train, cost, doctor)
 MEASURES: tuple[Callable[..., None], ...] = (lm, recall)
 for verb in VERBS:
     app.command()(guarded(verb))

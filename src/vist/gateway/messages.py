@@ -22,11 +22,12 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from vist.errors import VistError
-from vist.gateway import shapes
+from vist.gateway import items, shapes
+from vist.gateway.cache import PageCache
+from vist.gateway.places import Place, get, role_of
 from vist.gateway.profiles import Profile, resolve_profile
 from vist.gateway.profit import Gate, Tokenizer, Weighed, count_text, weigh
 from vist.gateway.report import IMAGED, KEPT, Compressed, Part, Report
-from vist.gateway.shapes import Place, get, role_of
 from vist.gateway.sheets import page_detail
 
 _RECENT = "It is among the recent messages."
@@ -37,6 +38,7 @@ _STAYS = {
     "image": "It is an image already.",
     "other": "It is no text that could be drawn.",
 }
+_NO_IMAGES = "The API takes no images in messages of role {!r}."
 _FIELDS = "Its other fields are about the text."
 
 
@@ -48,7 +50,8 @@ class CompressionPolicy(Gate):
         keep_recent: so many of the last messages stay as they are, or up to step - 1 more.
         step: the window moves by so many messages at a time; 1 changes the prefix most often.
         tool_results: `pages`, or `text` to keep all of them.
-        shape: `openai`, `anthropic`, or `auto` to go by the messages and, where they do not tell, by the model.
+        shape: `openai`, `anthropic`, `responses` (the input items of OpenAI's Responses API), or `auto` to go by the
+            messages and, where they do not tell, by the model.
         unknown_model: `raise` a VistError, or `pass` the messages through.
 
     Raises:
@@ -58,7 +61,7 @@ class CompressionPolicy(Gate):
     keep_recent: int = 2
     step: int = 4
     tool_results: Literal["pages", "text"] = "pages"
-    shape: Literal["auto", "openai", "anthropic"] = "auto"
+    shape: Literal["auto", "openai", "anthropic", "responses"] = "auto"
     unknown_model: Literal["raise", "pass"] = "raise"
 
     def __post_init__(self) -> None:
@@ -86,14 +89,17 @@ def compress_messages(
     model: str,
     policy: CompressionPolicy | None = None,
     tokenizer: Tokenizer | None = None,
+    cache: PageCache | None = None,
 ) -> Compressed:
     """Return a conversation with its older texts, documents and tool results as pages, where that pays.
 
     Args:
-        messages: OpenAI's chat messages or Anthropic's, as the client takes them; they are not changed.
+        messages: OpenAI's chat messages or input items, or Anthropic's messages, as the client takes them; they are not
+            changed.
         model: the model's name as the request has it.
         policy: CompressionPolicy() by default.
         tokenizer: the model's own, as `text_tokens` takes it; texts are estimated without.
+        cache: pages of earlier calls, for whoever sends growing conversations; the result is the same without.
 
     Raises:
         VistError: messages that are no list, a message without a role, or a model without a profile.
@@ -109,20 +115,25 @@ def compress_messages(
             raise
         reason = "No image-token rule is known for the model."
         parts = [
-            Part(index, *place[:2], role_of(message) or "", place.kind, KEPT, reason)
+            Part(index, *place[:2], _speaker(message), place.kind, KEPT, reason)
             for index, message in enumerate(messages)
-            for _, place in shapes.texts_of(message)
+            for _, place in (items.texts_of_item if items.has_sign(message) else shapes.texts_of)(message)
         ]
         return Compressed(list(messages), Report(tuple(parts), None), len(messages))
-    return _Run(messages, profile, policy, tokenizer).compress()
+    return _Run(messages, profile, policy, tokenizer, cache).compress()
 
 
 def _check(messages: Any) -> None:
     if not isinstance(messages, list | tuple):
         raise VistError(f"messages is {type(messages).__name__}; give the list of messages that the client takes.")
     for index, message in enumerate(messages):
-        if role_of(message) is None:
+        if role_of(message) is None and not items.is_item(message):
             raise VistError(f"Message {index} has no role; give it one, such as 'user'.")
+
+
+def _speaker(message: Any) -> str:
+    """The role of a message or of an item."""
+    return items.role_of_item(message) if items.is_item(message) else role_of(message) or ""
 
 
 @dataclass
@@ -133,6 +144,7 @@ class _Run:
     profile: Profile
     policy: CompressionPolicy
     tokenizer: Tokenizer | None
+    cache: PageCache | None
     parts: list[Part] = field(default_factory=list)
     images: int = 0
 
@@ -156,6 +168,8 @@ class _Run:
         before = len(self.parts)
         if not old:
             written, reason = list(group), _RECENT
+        elif shape == "responses":
+            written, reason = self._item(group[0], at, place)
         elif role == "tool" and shape == "openai":
             written, reason = self._tools(group, at, place)
         elif role == "user" and isinstance(group[0], dict) and isinstance(group[0].get("content"), str | list):
@@ -166,9 +180,14 @@ class _Run:
                 written = [shapes.anthropic_user(group[0], press)]
             reason = _FIELDS
         else:
-            written, reason = list(group), f"The API takes no images in messages of role {role!r}."
-        self._note_kept(at, group, reason, before)
+            written, reason = list(group), _NO_IMAGES.format(role)
+        self._note_kept(at, group, reason, before, shape)
         return written
+
+    def _item(self, item: Any, at: int, place: int) -> tuple[list[Any], str]:
+        if not items.can_press(item):
+            return [item], _NO_IMAGES.format(_speaker(item))
+        return [items.press_item(item, partial(self._press, at, place), page_detail(self.profile))], _FIELDS
 
     def _tools(self, group: Sequence[Any], at: int, place: int) -> tuple[list[Any], str]:
         if self.policy.tool_results == "text":
@@ -184,13 +203,13 @@ class _Run:
         if place.kind == "tool_result" and policy.tool_results == "text":
             return None
         room = max(0, policy.max_pages - self.images)
-        weighed = weigh(text, self.profile, policy, self.tokenizer, extra, room)
+        weighed = self._weigh(text, extra, room)
         self.parts.append(
             Part(
                 message,
                 place.block,
                 place.inner,
-                role_of(self.given[message]) or "",
+                _speaker(self.given[message]),
                 place.kind,
                 IMAGED if weighed.pays else KEPT,
                 weighed.reason,
@@ -200,17 +219,29 @@ class _Run:
                 pages_in if weighed.pays else None,
                 weighed.sizes,
                 weighed.guarded,
+                weighed.pages,
             )
         )
         self.images += len(weighed.pages)
         return weighed if weighed.pays else None
 
-    def _note_kept(self, at: int, group: Sequence[Any], reason: str, before: int) -> None:
+    def _weigh(self, text: str, extra: str, room: int) -> Weighed:
+        if self.cache is None or self.tokenizer is not None:
+            return weigh(text, self.profile, self.policy, self.tokenizer, extra, room)
+        key = self.cache.key(text, self.profile.name, self.policy, extra, room)
+        weighed = self.cache.get(key)
+        if weighed is None:
+            weighed = weigh(text, self.profile, self.policy, None, extra, room)
+            self.cache.put(key, weighed)
+        return weighed
+
+    def _note_kept(self, at: int, group: Sequence[Any], reason: str, before: int, shape: str) -> None:
         """Note every part of the messages that was not weighed, and put all of them in order."""
+        texts_of = items.texts_of_item if shape == "responses" else shapes.texts_of
         noted = {(part.message, part.block, part.inner, part.kind) for part in self.parts[before:]}
         for index, message in enumerate(group, at):
-            role = role_of(message) or ""
-            for text, place in shapes.texts_of(message):
+            role = _speaker(message)
+            for text, place in texts_of(message):
                 self.images += place.kind == "image"
                 if (index, *place) not in noted:
                     asked = place.kind == "tool_result" and self.policy.tool_results == "text" and reason == _FIELDS

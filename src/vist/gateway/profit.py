@@ -10,31 +10,31 @@ Decisions
   included: a model cannot know what it was not shown.
 - Refusals come back as a sentence, never as an exception: a text that cannot become pages is an ordinary text.
 - Steps that can refuse stand in the order of their price: length, guard, layout, drawing, compression.
-- One layout tells how long the lines are, and so about how many rows each width would take; only the two widths that
-  promise most are laid out in full. Of those the cheaper, or the one with fewer pages if it is nearly as cheap.
-- Lines keep rows of their own unless running them on (`flow`) saves a good part of the pages.
-- PNG at the lowest level of compression: three times as fast, a fifth larger, and pages are paid for by size in px.
+- The widths of the lines tell about how many rows each page width would take; only the two widths that promise most
+  are laid out in full. Of those the cheaper, or the one with fewer pages if it is nearly as cheap.
+- Lines keep rows of their own unless running them on (`flow`) saves a good part of the pages. Where the widths of the
+  lines leave no doubt which of the two it will be, only that one is laid out.
+- What was laid out to be weighed is what is drawn.
 """
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from PIL import Image
 
 from vist.errors import VistError
 from vist.gateway import flow
 from vist.gateway.accounting import text_tokens
 from vist.gateway.guard import GuardPolicy, find_verbatim
 from vist.gateway.markers import Guarded, annotate
+from vist.gateway.png import encode_png
 from vist.gateway.profiles import Profile
 from vist.gateway.sheets import SMALLEST_FONT, Sheet, cut, find_sheets, price
-from vist.render import Layout, layout, render
+from vist.render import Draft, measure
 
 Tokenizer = Callable[[str], Any]
 LineBreaks = Literal["auto", "rows", "marks"]
@@ -44,6 +44,8 @@ _SAMPLE = 60_000  # characters whose lines are measured
 _TRIED = 2  # widths laid out in full
 _NEARLY = 1.03  # of the fewest tokens: fewer pages are worth the rest
 _ROWS = 1.15  # times the tokens of marks that lines with rows of their own may cost
+_HOPELESS = 1.4  # times the tokens that marks promise: rows that promise more are not tried
+_BREAK = re.compile("\n")
 _RAGGED = 0.97  # of a row's width is filled when words do not break
 
 
@@ -122,11 +124,18 @@ class Weighed:
         return self.guarded is not None
 
 
+class _Promise(NamedTuple):
+    """What a text should cost on a sheet, in tokens."""
+
+    tokens: float
+    sheet: Sheet
+
+
 @dataclass(frozen=True)
 class _Plan:
     """A sheet with a text on it: the sizes to which its pages are cut, and their tokens."""
 
-    text: str
+    draft: Draft
     sheet: Sheet
     sizes: list[tuple[int, int]]
     tokens: int
@@ -164,15 +173,15 @@ def weigh(
         return Weighed(str(error), before, before, exact)
     if plan is None:
         return Weighed(f"It needs more pages than the {room} that are left.", before, before, exact)
-    introduction = introduce(guarded, len(plan.sizes), marked=plan.text is not guarded.text)
+    introduction = introduce(guarded, len(plan.sizes), marked=plan.draft.text is not guarded.text)
     after = plan.tokens + text_tokens(profile, introduction + extra, tokenizer).count
     if after > before * (1 - gate.min_saving):
         saving = f"{before:,} tokens as text, {after:,} as pages, less than {gate.min_saving:.0%} saved"
         return Weighed(f"It does not pay: {saving}.", before, before, exact)
-    drawn = render(plan.text, plan.sheet.style)
+    drawn = plan.draft.draw()
     if drawn.loss:
         return Weighed(f"Pages would not show all of it. {drawn.loss.sentence()}", before, before, exact)
-    pages = tuple(_png(page[:high, :wide]) for page, (wide, high) in zip(drawn.pixels, plan.sizes, strict=True))
+    pages = tuple(encode_png(page[:high, :wide]) for page, (wide, high) in zip(drawn.pixels, plan.sizes, strict=True))
     reason = f"It pays: {before:,} tokens as text, {after:,} as pages."
     return Weighed(reason, before, after, exact, guarded, introduction, pages, tuple(plan.sizes))
 
@@ -197,21 +206,29 @@ def count_text(text: str, profile: Profile, tokenizer: Tokenizer | None, most: i
 
 def _best_plan(text: str, profile: Profile, gate: Gate, room: int) -> _Plan | None:
     """The way to draw a text, of those that the gate allows, in no more pages than there is room for."""
+    sheets = find_sheets(profile.name, gate.font_size)
     marked = flow.run_on(text) if gate.line_breaks != "rows" else None
-    marks = _cheapest(marked, profile, gate.font_size, room) if marked else None
-    if marks and gate.line_breaks == "marks":
-        return marks
-    rows = _cheapest(text, profile, gate.font_size, room)
+    if marked is None:
+        return _cheapest(text, sheets, _promising(text, sheets), profile, room)
+    promise, marked_promise = _promising(text, sheets), _promising(marked, sheets)
+    if gate.line_breaks == "marks" or promise[0].tokens > _HOPELESS * marked_promise[0].tokens:
+        marks = _cheapest(marked, sheets, marked_promise, profile, room)
+        return marks or _cheapest(text, sheets, promise, profile, room)
+    rows = _cheapest(text, sheets, promise, profile, room)
+    if rows and promise[0].tokens < marked_promise[0].tokens:
+        return rows
+    marks = _cheapest(marked, sheets, marked_promise, profile, room)
     return rows if marks is None or (rows and rows.tokens <= _ROWS * marks.tokens) else marks
 
 
-def _cheapest(text: str, profile: Profile, font_size: int, room: int) -> _Plan | None:
+def _cheapest(
+    text: str, sheets: Sequence[Sheet], promise: Sequence[_Promise], profile: Profile, room: int
+) -> _Plan | None:
     """The cheapest sheets for a text as it is; None if it needs more pages than there is room for."""
-    sheets = find_sheets(profile.name, font_size)
     most = max(sheet.style.rows * sheet.style.text_width for sheet in sheets)
     if not text or len(text) * _NARROWEST > room * most:
         return None
-    plans = [_plan(text, sheet, profile) for sheet in _promising(text, sheets)]
+    plans = [_plan(text, choice.sheet, profile) for choice in promise]
     plans = [plan for plan in plans if 0 < len(plan.sizes) <= room]
     least = min((plan.tokens for plan in plans), default=0)
     near = [plan for plan in plans if plan.tokens <= _NEARLY * least]
@@ -220,40 +237,21 @@ def _cheapest(text: str, profile: Profile, font_size: int, room: int) -> _Plan |
 
 def _plan(text: str, sheet: Sheet, profile: Profile) -> _Plan:
     """The text laid out on a sheet."""
-    placed = layout(text, sheet.style)
-    sizes = cut(profile.name, sheet.style, _filled(placed))
-    return _Plan(text, sheet, sizes, sum(price(profile.name, *size) for size in sizes))
+    draft = Draft(text, sheet.style)
+    filled: list[tuple[int, int]] = [(right, bottom) for right, bottom in draft.filled().tolist()]
+    sizes = cut(profile.name, sheet.style, filled)
+    return _Plan(draft, sheet, sizes, sum(price(profile.name, *size) for size in sizes))
 
 
-def _promising(text: str, sheets: tuple[Sheet, ...]) -> list[Sheet]:
-    """The sheets on which the lines of a text should cost least."""
+def _promising(text: str, sheets: Sequence[Sheet]) -> list[_Promise]:
+    """The sheets on which the lines of a text should cost least and the tokens that it should cost, the best first."""
     sample = text[:_SAMPLE]
-    advance = layout(sample, sheets[0].style).advance
-    codes = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
-    starts = np.append(0, np.flatnonzero(codes[:-1] == 10) + 1)
-    lengths = np.add.reduceat(advance, starts)  # px of each line
+    breaks = np.array([at.start() for at in _BREAK.finditer(sample)], np.int64) + 1
+    starts = np.append(0, breaks[breaks < len(sample)])
+    lengths = np.add.reduceat(measure(sample, sheets[0].style), starts)  # px of each line
 
-    def tokens(sheet: Sheet) -> float:
+    def promise(sheet: Sheet) -> _Promise:
         rows = np.maximum(1, np.ceil(lengths / (_RAGGED * sheet.style.text_width)))
-        return float(rows.sum()) * sheet.tokens / sheet.style.rows
+        return _Promise(float(rows.sum()) * sheet.tokens / sheet.style.rows, sheet)
 
-    return sorted(sheets, key=tokens)[:_TRIED]
-
-
-def _filled(placed: Layout) -> list[tuple[int, int]]:
-    """Px from the left and from the top that text fills, for each page."""
-    style = placed.style
-    ends = np.zeros(len(placed), np.int64)
-    np.maximum.at(ends, placed.page, placed.x + placed.advance)
-    deepest = np.zeros(len(placed), np.int64)
-    np.maximum.at(deepest, placed.page, placed.row)
-    inked = np.where(placed.ink.any((0, 1)))[0]  # blanks hang over a row's end without ink
-    most = (int(inked[-1]) + 1) * style.row_height if len(inked) else style.row_height
-    right = [min(style.width, most, math.ceil(end + style.margin_left + style.margin_right)) for end in ends.tolist()]
-    return list(zip(right, ((deepest + 1) * style.row_height).tolist(), strict=True))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return sorted(map(promise, sheets), key=lambda choice: choice.tokens)[:_TRIED]

@@ -38,6 +38,7 @@ class Part:
         pages_in: index of the returned message that holds the pages; None when kept.
         sizes: (width, height) of each page in px.
         guarded: the text on the pages and the kept strings; None when kept.
+        images: the pages as PNG files.
     """
 
     message: int
@@ -53,6 +54,7 @@ class Part:
     pages_in: int | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     guarded: Guarded | None = None
+    images: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def pages(self) -> int:

@@ -1,7 +1,7 @@
-"""The two shapes of messages, OpenAI's and Anthropic's: what is text in them, and how pages are put.
+"""The shapes of messages, OpenAI's chat and Anthropic's: what is text in them, and how pages are put.
 
 Owns what the APIs demand of roles and blocks. Decides nothing about what becomes pages: it hands texts to a function
-and puts back what comes.
+and puts back what comes. The items of OpenAI's Responses API are in `items`.
 
 Decisions
 - Images stand only where the API takes them. OpenAI: user messages. Anthropic: user messages and the tool results in
@@ -16,26 +16,14 @@ Decisions
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
+from vist.gateway import items
+from vist.gateway.places import Block, Place, Press, dumped, get, is_text, role_of, with_field
 from vist.gateway.profit import Weighed
 
-Shape = Literal["openai", "anthropic"]
-Block = Any  # a dict of the caller's, or an object of a client library
-
-
-class Place(NamedTuple):
-    """Where a text stands in a message: index of the block, index inside a tool result, and what it is."""
-
-    block: int | None
-    inner: int | None
-    kind: str
-
-
-# What is done with a text: called with it, its place and what else has to be sent if it becomes pages.
-Press = Callable[[str, Place, str], Weighed | None]
+Shape = Literal["openai", "anthropic", "responses"]
 
 _ANTHROPIC_BLOCKS = {
     "tool_use", "tool_result", "image", "document", "thinking", "redacted_thinking", "server_tool_use", "search_result",
@@ -46,6 +34,8 @@ _IMAGE_BLOCKS = {"image", "image_url", "input_image"}
 
 def detect_shape(messages: Sequence[Any], default: Shape) -> Shape:
     """Return the shape of which the first sign is found; `default` for strings and plain text blocks alone."""
+    if any(items.has_sign(message) for message in messages):
+        return "responses"
     for message in messages:
         if role_of(message) in ("system", "developer", "tool", "function") or get(message, "tool_calls"):
             return "openai"
@@ -55,17 +45,6 @@ def detect_shape(messages: Sequence[Any], default: Shape) -> Shape:
             if isinstance(kind, str) and (kind in _ANTHROPIC_BLOCKS or kind in _OPENAI_BLOCKS):
                 return "anthropic" if kind in _ANTHROPIC_BLOCKS else "openai"
     return default
-
-
-def get(thing: Any, name: str) -> Any:
-    """Return a field of a dict or of a client library's object, None where it has none."""
-    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
-
-
-def role_of(message: Any) -> str | None:
-    """Return a message's role, None where it has none that is a string."""
-    role = get(message, "role")
-    return role if isinstance(role, str) and role else None
 
 
 def texts_of(message: Any) -> Iterator[tuple[str, Place]]:
@@ -102,14 +81,6 @@ def texts_of_block(block: Block, index: int, kind: str = "text") -> Iterator[tup
         yield "", Place(index, None, "image" if isinstance(name, str) and name in _IMAGE_BLOCKS else "other")
 
 
-def dumped(value: Any) -> str:
-    """Return a value as JSON, near enough to what the model is shown."""
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):
-        return str(type(value).__name__)
-
-
 def openai_user(message: Mapping[str, Any], press: Press, detail: str) -> Any:
     """Return a user message with the texts that `press` takes as pages."""
     content = message["content"]
@@ -118,9 +89,9 @@ def openai_user(message: Mapping[str, Any], press: Press, detail: str) -> Any:
         return {**message, "content": openai_blocks(weighed, detail)} if weighed else message
     blocks: list[Block] = []
     for index, block in enumerate(content):
-        weighed = press(block["text"], Place(index, None, "text"), "") if _is_text(block, {"type", "text"}) else None
+        weighed = press(block["text"], Place(index, None, "text"), "") if is_text(block, {"type", "text"}) else None
         blocks += openai_blocks(weighed, detail) if weighed else [block]
-    return _with_content(message, blocks)
+    return with_field(message, "content", blocks)
 
 
 def openai_tools(messages: Sequence[Any], presses: Sequence[Press], detail: str) -> list[Any]:
@@ -146,10 +117,10 @@ def openai_tools(messages: Sequence[Any], presses: Sequence[Press], detail: str)
         elif isinstance(content, list) and isinstance(message, Mapping):
             blocks = list(content)
             for index, block in enumerate(content):
-                if _is_text(block, {"type", "text"}):
+                if is_text(block, {"type", "text"}):
                     stub = move(block["text"], Place(index, None, "tool_result"), press)
                     blocks[index] = block if stub is None else {"type": "text", "text": stub}
-            results.append(_with_content(message, blocks))
+            results.append(with_field(message, "content", blocks))
         else:
             results.append(message)
     return [*results, {"role": "user", "content": pages}] if pages else results
@@ -171,7 +142,7 @@ def anthropic_user(message: Mapping[str, Any], press: Press) -> Any:
     blocks: list[Block] = []
     for index, block in enumerate(content):
         blocks += _anthropic_block(block, index, press)
-    return _with_content(message, blocks)
+    return with_field(message, "content", blocks)
 
 
 def _anthropic_block(block: Block, index: int, press: Press) -> list[Block]:
@@ -179,7 +150,7 @@ def _anthropic_block(block: Block, index: int, press: Press) -> list[Block]:
     if get(block, "type") == "tool_result" and isinstance(block, Mapping):
         return [_anthropic_result(block, index, press)]
     heading, text = "", None
-    if _is_text(block, {"type", "text", "cache_control"}):
+    if is_text(block, {"type", "text", "cache_control"}):
         kind, text = "text", block["text"]
     elif _is_document(block):
         kind, text = "document", _plain_document(block)
@@ -202,10 +173,10 @@ def _anthropic_result(block: Mapping[str, Any], index: int, press: Press) -> Blo
     inside: list[Block] = []
     for number, inner in enumerate(content):
         weighed = None
-        if _is_text(inner, {"type", "text", "cache_control"}):
+        if is_text(inner, {"type", "text", "cache_control"}):
             weighed = press(inner["text"], Place(index, number, "tool_result"), "")
         inside += _cached(anthropic_blocks(weighed), inner) if weighed else [inner]
-    return _with_content(block, inside)
+    return with_field(block, "content", inside)
 
 
 def anthropic_blocks(weighed: Weighed, heading: str = "") -> list[Block]:
@@ -215,26 +186,10 @@ def anthropic_blocks(weighed: Weighed, heading: str = "") -> list[Block]:
     return [text, *({"type": "image", "source": source} for source in sources)]
 
 
-def _with_content(message: Mapping[str, Any], blocks: list[Block]) -> Any:
-    """The message itself if its blocks are still the same objects, else one with these."""
-    content = message["content"]
-    same = len(blocks) == len(content) and all(old is new for old, new in zip(content, blocks, strict=True))
-    return message if same else {**message, "content": blocks}
-
-
 def _cached(blocks: list[Block], replaced: Mapping[str, Any]) -> list[Block]:
     if "cache_control" in replaced:
         blocks[-1] = {**blocks[-1], "cache_control": replaced["cache_control"]}
     return blocks
-
-
-def _is_text(block: Block, known: set[str]) -> bool:
-    return (
-        isinstance(block, dict)
-        and block.get("type") == "text"
-        and isinstance(block.get("text"), str)
-        and all(name in known or value is None for name, value in block.items())
-    )
 
 
 def _plain_document(block: Block) -> str | None:

@@ -134,26 +134,35 @@ def cut(family: str, style: PageStyle, filled: Sequence[tuple[int, int]]) -> lis
         filled: for each page the px from its left edge and from its top that text fills.
     """
     step, count = style.row_height, len(filled)
-    rows = math.ceil(filled[-1][1] / step)
     widest = max(right for right, _ in filled)
     narrow = min(style.width, math.ceil(widest / step) * step)
-    best: tuple[int, int, int] | None = None
-    for width in range(narrow, style.width + 1, step):
-        full = price(family, width, style.height) if _allowed(family, width, style.height) else None
-        if full is None and count > 1:
-            continue
-        for height in range(rows * step, style.height + 1, step):
-            if _allowed(family, width, height):
-                cost = (count - 1) * (full or 0) + price(family, width, height)
-                best = min(best or (cost, width, height), (cost, width, height))
-    width, last = best[1:] if best else (style.width, style.height)
+    width, last = _cut(family, step, (narrow, style.width), (filled[-1][1], style.height), count)
     return [(width, style.height)] * (count - 1) + [(width, last)]
 
 
-def _allowed(family: str, width: int, height: int) -> bool:
+@lru_cache(maxsize=1 << 14)
+def _cut(family: str, step: int, widths: tuple[int, int], heights: tuple[int, int], count: int) -> tuple[int, int]:
+    """The cheapest width, from the narrowest to the full one, of `count` pages, and the height of the last."""
+    best: tuple[int, int, int] | None = None
+    for width in range(widths[0], widths[1] + 1, step):
+        full = _price_if_allowed(family, width, heights[1])
+        if full is None and count > 1:
+            continue
+        for height in range(math.ceil(heights[0] / step) * step, heights[1] + 1, step):
+            last = _price_if_allowed(family, width, height)
+            if last is not None:
+                cost = ((count - 1) * (full or 0) + last, width, height)
+                best = min(best or cost, cost)
+    return best[1:] if best else (widths[1], heights[1])
+
+
+@lru_cache(maxsize=1 << 16)
+def _price_if_allowed(family: str, width: int, height: int) -> int | None:
+    """The tokens of a page; None for one that is too slim, refused or not seen as drawn."""
     profile = _profile(family)
     slim = max(width, height) > _SLIMMEST * min(width, height)
-    return not slim and is_seen_as_drawn(profile.rule, width, height, page_detail(profile))
+    seen = not slim and is_seen_as_drawn(profile.rule, width, height, page_detail(profile))
+    return price(family, width, height) if seen else None
 
 
 def _style(width: int, height: int, row: int, font_size: int) -> PageStyle:

@@ -115,6 +115,17 @@ def lay_block(text: str, atlas: GlyphAtlas, base: int | None = None) -> Block:
     return block
 
 
+def advances(text: str, atlas: GlyphAtlas) -> np.ndarray:
+    """Return the width in px of every character, (n,) int32, before rows are broken: tabs are one blank wide."""
+    if not text:
+        return np.zeros(0, np.int32)
+    run = _look_up(code_points(text), atlas)
+    present = int(np.bitwise_or.reduce(run.classes))
+    if present & SHAPE and can_shape():
+        shape_run(run, text, atlas)
+    return run.advance
+
+
 def _look_up(codes: np.ndarray, atlas: GlyphAtlas) -> Run:
     """Fetch class and glyph of every code point; mode "clip" spares `take` its range check, the tables have all."""
     index = codes.astype(np.intp)

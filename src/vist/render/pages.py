@@ -187,6 +187,14 @@ def render(
     return _checked(canvas.finish(text), on_loss)
 
 
+def draw_blocks(blocks: Sequence[Block], text: str, style: PageStyle) -> Pages:
+    """Draw a text that was laid out: `blocks` are those of `lay_blocks`, in order."""
+    atlas, canvas = glyph_atlas(style), _Canvas(style, sum(block.pages(style.rows) for block in blocks))
+    for block in blocks:
+        canvas.add(block, atlas)
+    return canvas.finish(text)
+
+
 class _Canvas:
     """Pages in the making, painted in place: room set aside for pages that do not come is never touched."""
 

@@ -1,0 +1,158 @@
+"""The gateway's own pages: the dashboard, one request's texts beside its pages, the switch, and the metrics.
+
+Owns these routes and who may see them. Forwards nothing.
+
+Decisions
+- Rendered by the server from two templates, without scripts; a policy in the headers forbids the browser to run any.
+- Conversations are shown here, so a page of another website must not get at them: without a token only requests to a
+  loopback name are answered (a name that was rebound is none), and the switch obeys forms of this site alone.
+- With a token, browsers ask for it as the password of any user name.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vist import __version__
+from vist.gateway.markers import restore
+from vist.gateway.metrics import TYPE, Metrics
+from vist.gateway.proxy import Proxy
+from vist.gateway.recent import Recent, Seen, Totals
+from vist.gateway.settings import Settings, is_loopback
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+_TEMPLATES = Path(__file__).parent.parent / "assets" / "templates"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def is_own(method: str, path: str) -> bool:
+    """Tell whether a request is for the gateway itself."""
+    return path == "/metrics" or path.startswith("/vist/") or (path == "/" and method in ("GET", "HEAD"))
+
+
+def build_app(
+    settings: Settings, proxy: Proxy, recent: Recent, metrics: Metrics, earlier: Totals, lifespan: Lifespan
+) -> FastAPI:
+    """Return the application of the gateway's own pages; `earlier` are the totals of the event log at the start."""
+    app = FastAPI(
+        title="vist gateway",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/vist/openapi.json",
+        lifespan=lifespan,
+    )
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    app.include_router(_pages(environment, settings, proxy, recent, earlier), dependencies=[Depends(_guard(settings))])
+    app.include_router(_figures(proxy, metrics), dependencies=[Depends(_guard(settings))])
+    return app
+
+
+def _pages(environment: Environment, settings: Settings, proxy: Proxy, recent: Recent, earlier: Totals) -> APIRouter:
+    router = APIRouter()
+
+    def shown(name: str, **values: object) -> HTMLResponse:
+        return HTMLResponse(environment.get_template(name).render(version=__version__, **values), headers=_HEADERS)
+
+    def found(number: str) -> Seen:
+        seen = recent.get(number)
+        if seen is None:
+            raise HTTPException(404, "This request is not remembered (any more).")
+        return seen
+
+    @router.get("/", response_class=HTMLResponse, summary="The dashboard")
+    def index() -> HTMLResponse:
+        return shown(
+            "gateway.html.j2", settings=settings, enabled=proxy.enabled, totals=recent.totals, earlier=earlier,
+            requests=recent.newest(),
+        )  # fmt: skip
+
+    @router.get("/vist/requests/{number}", response_class=HTMLResponse, summary="A request's texts and pages",
+                responses={404: {}})  # fmt: skip
+    def request(number: str) -> HTMLResponse:
+        seen = found(number)
+        parts = [(index, part) for index, part in enumerate(seen.report.parts)] if seen.report else []
+        return shown("gateway_request.html.j2", seen=seen, event=seen.event, parts=parts, restore=restore)
+
+    @router.get("/vist/requests/{number}/pages/{part}/{page}.png", summary="A page of a request",
+                responses={200: {"content": {"image/png": {}}}, 404: {}}, response_class=Response)  # fmt: skip
+    def image(number: str, part: int, page: int) -> Response:
+        report = found(number).report
+        parts = report.parts if report else ()
+        if not 0 <= part < len(parts) or not 0 <= page < len(parts[part].images):
+            raise HTTPException(404, "The request has no such page.")
+        return Response(parts[part].images[page], media_type="image/png", headers=_HEADERS)
+
+    @router.post("/vist/switch", status_code=303, response_class=RedirectResponse, summary="Turn rewriting on or off",
+                 responses={403: {}})  # fmt: skip
+    def switch(request: Request, on: bool) -> RedirectResponse:
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise HTTPException(403, "The form belongs to another site.")
+        proxy.enabled = on
+        return RedirectResponse("/", 303)
+
+    return router
+
+
+def _figures(proxy: Proxy, metrics: Metrics) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
+    def figures() -> Response:
+        metrics.in_flight = proxy.in_flight
+        return Response(metrics.to_text(), headers={"Content-Type": TYPE})
+
+    @router.get("/vist/health", summary="Is the gateway up, and is it rewriting")
+    def health() -> dict[str, object]:
+        return {"status": "ok", "version": __version__, "enabled": proxy.enabled}
+
+    return router
+
+
+def _guard(settings: Settings) -> Callable[[Request], None]:
+    """A dependency that lets those through who may see conversations."""
+
+    def check(request: Request) -> None:
+        if settings.token is not None:
+            if not holds_token(request.headers.get("x-vist-token", ""), settings.token) and not holds_token(
+                _password(request.headers.get("authorization", "")), settings.token
+            ):
+                raise HTTPException(401, "A token is needed.", {"WWW-Authenticate": 'Basic realm="vist gateway"'})
+        elif not is_loopback(urlsplit(f"//{request.headers.get('host', '')}").hostname or ""):
+            raise HTTPException(403, "Without a token the gateway shows itself under a loopback name only.")
+
+    return check
+
+
+def holds_token(given: str, token: str) -> bool:
+    """Compare a token in a time that does not depend on where it differs."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
+
+
+def _password(authorization: str) -> str:
+    """The password of HTTP's basic scheme."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(value).decode("utf-8", "replace").partition(":")[2]
+    except ValueError:
+        return ""
