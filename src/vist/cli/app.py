@@ -18,6 +18,8 @@ from vist.cli.evaluate import lm, recall
 from vist.cli.failures import guarded
 from vist.cli.gateway import gateway
 from vist.cli.generate import generate
+from vist.cli.icl import icl
+from vist.cli.qa import qa
 from vist.cli.render import render
 from vist.cli.train import train
 
@@ -40,7 +42,7 @@ app = _group(
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
 VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, train, cost, doctor)
-MEASURES: tuple[Callable[..., None], ...] = (lm, recall)
+MEASURES: tuple[Callable[..., None], ...] = (lm, recall, icl, qa)
 for verb in VERBS:
     app.command()(guarded(verb))
 for measure in MEASURES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -61,10 +62,37 @@ def command_line() -> str:
     return shlex.join([name, *sys.argv[1:]])
 
 
+def commit() -> str:
+    """The commit of the running code, "+changes" where files differ from it; of an installed package its version.
+
+    So figures from code that is in no commit can be told from those that can be repeated.
+    """
+    source = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        ran = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True)
+        return ran.stdout.strip()
+
+    try:
+        if not git("ls-files", "--", str(source / "__init__.py")):
+            return f"vist {__version__}"
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(source))
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        return f"vist {__version__}"
+
+
+def hardware() -> str:
+    """Processor, cores, threads and GPU in one line."""
+    facts = machine()
+    return f"{facts['processor']}, {facts['cores']} cores, {facts['torch_threads']} threads, {facts['gpu'] or 'no GPU'}"
+
+
 def provenance(model: str) -> dict[str, Any]:
-    """The head of every JSON file: command, date (UTC), model, versions, machine."""
+    """The head of every JSON file: command, date (UTC), commit, model, versions, machine."""
     return {
         "command": command_line(),
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": model,
         "versions": versions(),

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +62,11 @@ class Reader:
                 return int(token)
         raise VistError("The tokenizer has neither a start nor an end token; set its bos_token.")
 
+    def restyled(self, style: str | PageStyle) -> Reader:
+        """The same model reading pages of another style. Raises VistError for a style that does not exist."""
+        changed = type(self.processor)(self.tokenizer, style=style, max_pages=self.processor.max_pages)
+        return Reader(self.model, changed)
+
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, no special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
@@ -82,6 +88,28 @@ class Reader:
     def page_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch of contexts."""
         return dict(self.processor(context=list(texts)).to(self.device))
+
+    def stack_pages(self, drawn: Sequence[Sequence[Pages]]) -> dict[str, Tensor]:
+        """`pixel_values` (B,P,H,W) and `ink_mask` of pages that are already drawn, several stretches a sample."""
+        counts = [sum(len(pages) for pages in stretches) for stretches in drawn]
+        style = next((pages.style for stretches in drawn for pages in stretches), self.style)
+        pixels = np.full((len(drawn), max([1, *counts]), style.height, style.width), style.background, np.uint8)
+        ink = np.zeros((*pixels.shape[:2], style.rows, style.cols), bool)
+        for sample, stretches in enumerate(drawn):
+            place = 0
+            for pages in stretches:
+                pixels[sample, place : place + len(pages)] = pages.pixels
+                ink[sample, place : place + len(pages)] = pages.ink
+                place += len(pages)
+        tensors = {"pixel_values": torch.from_numpy(pixels), "ink_mask": torch.from_numpy(ink)}
+        return {name: value.to(self.device) for name, value in tensors.items()}
+
+    @torch.inference_mode()
+    def read_pages(self, drawn: Sequence[Sequence[Pages]]) -> tuple[dict[str, Tensor], list[int]]:
+        """`cross_kv` and `cross_mask` of drawn pages, for the LLM, and the visual tokens in use of each sample."""
+        context = self.model.encode_context(**self.stack_pages(drawn))
+        visual = {"cross_kv": self.model.project_context(context.states), "cross_mask": context.mask}
+        return visual, context.mask.sum(1).tolist()
 
     def text_inputs(self, rows: Iterable[Sequence[int]]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B,T): start token before each row, padding on the left."""

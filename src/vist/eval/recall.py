@@ -8,13 +8,14 @@ Decisions
 - A context is encoded once for all its questions: pages are projected once and their keys and values repeated.
 - The control "wrong" shows the pages of the next context, which hold other facts of the same kinds.
 - Names and places come from the held-out split of `vist.train.facts`: no training text ever had them.
+- A needle of several statements stands where its last one does. In the grid a context holds one needle at one depth.
 - B batch, C contexts, F questions of a context, T text tokens, M visual tokens.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,13 @@ from tqdm import tqdm
 from vist.errors import VistError
 from vist.eval.bootstrap import wilson
 from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.misses import Miss, classify
+from vist.eval.needles import NEEDLE_KINDS, Needle, make_needles, statements
 from vist.eval.reader import Reader
+from vist.eval.scores import Row, score_rows
 from vist.eval.windows import count_pages, fill_pages, next_border
 from vist.render import layout
-from vist.train.facts import Fact, make_facts, plant
+from vist.train.facts import Fact, plant
 
 KINDS = ("number", "name")
 _SLACK = 3  # tokens generated beyond the longest answer, so that what follows an answer is seen
@@ -40,24 +44,35 @@ class RecallContext:
     """A distant text with its planted facts; `depths` holds the page of each fact, the first page being 0."""
 
     text: str
-    facts: tuple[Fact, ...]
+    facts: tuple[Needle | Fact, ...]
     depths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One question under one condition; `dropped` text tokens of its context did not fit the LLM."""
+    """One question under one condition.
+
+    `dropped` text tokens of its context did not fit the LLM; `others` are the answers of the other needles that the
+    model was shown; `context` is the number of its context.
+    """
 
     condition: Condition
-    fact: Fact
+    fact: Needle | Fact
     depth: int
     continuation: str
     dropped: int
+    others: tuple[str, ...] = ()
+    context: int = 0
 
     @property
     def exact(self) -> bool:
         """Whether the continuation is the planted answer."""
         return is_exact(self.continuation, self.fact.answer)
+
+    @property
+    def miss(self) -> Miss | None:
+        """How it failed; None where it did not."""
+        return None if self.exact else classify(self.continuation, self.fact.answer, self.others)
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ class Recall:
 
     def rows(self) -> list[dict[str, Any]]:
         """Exact share by condition and kind, "all" included, under their stable keys (docs/json.md)."""
-        kinds = [kind for kind in KINDS if any(answer.fact.kind == kind for answer in self.answers)]
+        kinds = [kind for kind in NEEDLE_KINDS if any(answer.fact.kind == kind for answer in self.answers)]
         return [
             {"method": condition.value, "label": condition.label, "kind": kind, **self._share(condition, kind)}
             for condition in Condition
@@ -88,6 +103,38 @@ class Recall:
             {"method": condition.value, "page": depth + 1, **_shares(hits[condition, depth], number)}
             for (condition, depth), number in sorted(counts.items(), key=lambda item: (item[0][0].value, item[0][1]))
         ]
+
+    def miss_rows(self) -> list[dict[str, Any]]:
+        """Shares of all answers by condition and how they failed, under their stable keys (docs/evaluation.md)."""
+        counts = Counter((answer.condition, answer.miss) for answer in self.answers)
+        number = Counter(answer.condition for answer in self.answers)
+        return [
+            {"method": condition.value, "miss": miss.value, "share": counts[condition, miss] / number[condition]}
+            for condition in Condition
+            for miss in Miss
+        ]
+
+    def score_rows(self, resamples: int = 10_000, seed: int = 0, **axes: Any) -> list[Row]:
+        """Exact shares by kind and shares of the misses, paired by question, contexts drawn whole."""
+        by_condition = {
+            condition.value: [answer for answer in self.answers if answer.condition is condition]
+            for condition in Condition
+        }
+        first = by_condition[Condition.NONE.value]
+        kinds = [kind for kind in NEEDLE_KINDS if any(answer.fact.kind == kind for answer in first)]
+        measures: list[tuple[str, Any, str | None]] = [("exact", lambda answer: answer.exact, None)]
+        measures += [(f"exact:{kind}", lambda answer: answer.exact, kind) for kind in kinds if len(kinds) > 1]
+        measures += [(f"misses:{miss}", lambda answer, miss=miss: answer.miss is miss, None) for miss in Miss]
+        rows: list[Row] = []
+        for metric, score, kind in measures:
+            inside = [kind is None or answer.fact.kind == kind for answer in first]
+            values = {
+                name: [float(score(answer)) for answer, wanted in zip(answers, inside, strict=True) if wanted]
+                for name, answers in by_condition.items()
+            }
+            groups = [answer.context for answer, wanted in zip(first, inside, strict=True) if wanted]
+            rows += score_rows(metric, values, groups=groups, resamples=resamples, seed=seed, pages=self.pages, **axes)
+        return rows
 
     def _share(self, condition: Condition, kind: str) -> dict[str, Any]:
         chosen = [a for a in self.answers if a.condition is condition and kind in ("all", a.fact.kind)]
@@ -136,9 +183,9 @@ def _check(contexts: int, facts: int, kinds: Sequence[str]) -> None:
         raise VistError(f"Recall needs at least 2 contexts, got {contexts}: each is the other's wrong pages.")
     if facts < 1:
         raise VistError(f"Recall needs at least 1 fact in a context, got {facts}.")
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in NEEDLE_KINDS]
     if unknown or not kinds:
-        raise VistError(f"Unknown kind of fact {unknown[0] if unknown else ''!r}; choose of {', '.join(KINDS)}.")
+        raise VistError(f"Unknown kind of fact {unknown[0] if unknown else ''!r}; choose of {', '.join(NEEDLE_KINDS)}.")
 
 
 def _shared_out(texts: Sequence[str], contexts: int) -> list[tuple[str, int]]:
@@ -158,28 +205,69 @@ def _ends(text: str, count: int) -> Iterable[int]:
     )
 
 
-def _facts(count: int, kinds: Sequence[str], seed: int, number: int) -> list[Fact]:
+def _facts(count: int, kinds: Sequence[str], seed: int, number: int) -> list[Needle | Fact]:
     rng = np.random.default_rng((seed, number, 1))
-    share = {kind: count // len(kinds) + (place < count % len(kinds)) for place, kind in enumerate(kinds)}
-    made = [fact for kind, wanted in share.items() for fact in make_facts(rng, "test", wanted, kind)]
+    turned = [kinds[(number * count + place) % len(kinds)] for place in range(count)] if count < len(kinds) else None
+    share = Counter(turned or (kinds[place % len(kinds)] for place in range(count)))
+    made = [fact for kind in kinds if share[kind] for fact in make_needles(rng, kind, share[kind])]
     return [made[place] for place in rng.permutation(len(made))]
 
 
-def _plant(reader: Reader, base: str, pages: int, facts: list[Fact], seed: tuple[int, int]) -> RecallContext:
+def _plant(
+    reader: Reader, base: str, pages: int, facts: Sequence[Needle | Fact], seed: tuple[int, int]
+) -> RecallContext:
     """Plant the facts in as much of the end of `base` as lets the whole fit the pages."""
-    room = len(base) - sum(len(fact.statement) + 2 for fact in facts)
+    parts = [Needle(fact.kind, (statement,), "", "") for fact in facts for statement in statements(fact)]
+
+    def planted(text: str) -> str:
+        return plant(text, parts, np.random.default_rng(seed))  # type: ignore[arg-type]  # only statements are read
+
+    return _fitted(reader, base, pages, tuple(facts), planted)
+
+
+def _fitted(
+    reader: Reader, base: str, pages: int, facts: tuple[Needle | Fact, ...], planted: Callable[[str], str]
+) -> RecallContext:
+    """The context of as much of the end of `base` as fits the pages with the facts planted by `planted`."""
+    room = len(base) - sum(len(statement) + 2 for fact in facts for statement in statements(fact))
     while room > 0:
-        start = next_border(base, len(base) - room)
-        text = plant(base[start:].lstrip(), facts, np.random.default_rng(seed))
+        text = planted(base[next_border(base, len(base) - room) :].lstrip())
         spans = layout(text, reader.style).spans
         if len(spans) <= pages:
-            places = [text.index(fact.statement) for fact in facts]
+            places = [text.index(statements(fact)[-1]) for fact in facts]
             depths = np.searchsorted(spans[:, 1], places, side="right")
-            return RecallContext(text, tuple(facts), tuple(depths.tolist()))
+            return RecallContext(text, facts, tuple(depths.tolist()))
         room -= max(1, room // 100)
     raise VistError(
         f"{len(facts)} facts leave no room for other text on {pages} pages; lower --facts or raise --pages."
     )
+
+
+def plan_depth(
+    reader: Reader, texts: Sequence[str], contexts: int, pages: int, depth: float, kinds: Sequence[str], seed: int = 0
+) -> list[RecallContext]:
+    """`contexts` texts of `pages` pages, each with one needle at `depth` (0 the start, 1 the end): a cell of the grid.
+
+    Raises VistError as `plan_contexts` does.
+    """
+    _check(contexts, 1, kinds)
+    planned = []
+    for number, (text, end) in enumerate(
+        (text, end) for text, share in _shared_out(texts, contexts) for end in _ends(text, share)
+    ):
+        base = fill_pages(text[: next_border(text, end)], pages, reader.style)
+        if count_pages(base, reader.style) < pages:
+            raise VistError(f"A text of {len(text)} characters does not fill {pages} pages; lower --lengths.")
+        rng = np.random.default_rng((seed, number, 1))
+        needle = make_needles(rng, kinds[number % len(kinds)], 1)[0]
+        said = " ".join(statements(needle))
+
+        def planted(text: str, said: str = said) -> str:
+            place = next_border(text, min(len(text) - 1, round(depth * len(text)))) if depth < 1 else len(text)
+            return f"{text[:place].rstrip()} {said} {text[place:].lstrip()}".strip()
+
+        planned.append(_fitted(reader, base, pages, (needle,), planted))
+    return planned
 
 
 def evaluate_recall(reader: Reader, contexts: Sequence[RecallContext], pages: int, batch_size: int = 4) -> Recall:
@@ -191,13 +279,16 @@ def evaluate_recall(reader: Reader, contexts: Sequence[RecallContext], pages: in
         for condition in Condition:
             for start in range(0, len(pairs), batch_size):
                 batch = pairs[start : start + batch_size]
-                answers += ask(reader, condition, batch)
+                answers += ask(reader, condition, batch, start)
                 progress.update(len(batch))
     return Recall(tuple(answers), len(contexts), pages)
 
 
-def ask(reader: Reader, condition: Condition, pairs: Sequence[tuple[RecallContext, RecallContext]]) -> list[Answer]:
-    """The answers to all questions of a batch of (context, context shown as wrong)."""
+def ask(
+    reader: Reader, condition: Condition, pairs: Sequence[tuple[RecallContext, RecallContext]], first: int = 0
+) -> list[Answer]:
+    """The answers to all questions of a batch of (context, context shown as wrong); `first` is its first number."""
+    numbers = [first + place for place, (context, _) in enumerate(pairs) for _ in context.facts]
     asked = [(context, other, number) for context, other in pairs for number in range(len(context.facts))]
     longest = max(len(reader.ids(f" {context.facts[number].answer}")) for context, _, number in asked)
     passages = [
@@ -214,8 +305,18 @@ def ask(reader: Reader, condition: Condition, pairs: Sequence[tuple[RecallContex
     new = output[:, inputs.tensors["input_ids"].shape[1] :]
     texts = reader.tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [
-        Answer(condition, context.facts[number], context.depths[number], text, dropped)
-        for (context, _, number), text, dropped in zip(asked, texts, inputs.dropped_tokens, strict=True)
+        Answer(
+            condition,
+            context.facts[number],
+            context.depths[number],
+            text,
+            dropped,
+            tuple(fact.answer for fact in (other if condition is Condition.WRONG else context).facts),
+            place,
+        )
+        for (context, other, number), text, dropped, place in zip(
+            asked, texts, inputs.dropped_tokens, numbers, strict=True
+        )
     ]
 
 

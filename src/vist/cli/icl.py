@@ -1,0 +1,93 @@
+"""`vist eval icl`: in-context learning with demonstrations in pages."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from vist.cli.inputs import DEFAULT_MODEL, load_reader
+from vist.cli.options import Device, DeviceOption, JsonOption, ModelOption
+from vist.cli.parts import (
+    DataOption,
+    LimitOption,
+    OutOption,
+    ResamplesOption,
+    chosen,
+    measure_parts,
+    whole_numbers,
+)
+
+
+class OnPages(StrEnum):
+    """How demonstrations are put on pages."""
+
+    BLANK = "blank"
+    LINES = "lines"
+    JOINED = "joined"
+    SEPARATE = "separate"
+
+
+def icl(
+    data: DataOption,
+    sets: Annotated[
+        str | None, typer.Option("--sets", metavar="A,B", help="Sets to read; the default is all under FOLDER/icl.")
+    ] = None,
+    model: ModelOption = DEFAULT_MODEL,
+    encoder_shots: Annotated[int, typer.Option("--encoder-shots", min=1, help="n_e: demonstrations in pages.")] = 18,
+    decoder_shots: Annotated[int, typer.Option("--decoder-shots", min=0, help="n_d: demonstrations as text.")] = 2,
+    examples: Annotated[int, typer.Option("--examples", min=1, help="Test examples of each set.")] = 250,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="A,B", help="Seeds of the draws.")] = "42,43,44",
+    per_draw: Annotated[
+        int, typer.Option("--per-draw", min=1, help="Test examples that share a draw of demonstrations.")
+    ] = 25,
+    strategy: Annotated[
+        OnPages, typer.Option("--strategy", help="Demonstrations on pages: a blank line after each, ...")
+    ] = OnPages.BLANK,
+    resamples: ResamplesOption = 10_000,
+    limit: LimitOption = None,
+    out: OutOption = None,
+    device: DeviceOption = Device.AUTO,
+    json: JsonOption = None,
+) -> None:
+    """In-context learning: demonstrations in pages, the label chosen by its likelihood, under four conditions.
+
+    Accuracy of each set, by likelihood as it is, per token, calibrated, and both; the table shows the first.
+    """
+    from vist.cli.output import remark
+    from vist.eval.icl import IclConfig, Strategy, evaluate_icl
+    from vist.eval.labelled import RESEARCH_ONLY, find_sets, read_labelled
+
+    folders = find_sets(data, chosen(sets))
+    numbers = whole_numbers(seeds, "--seeds")
+    count = examples if limit is None else min(examples, limit)
+    config = IclConfig(encoder_shots, decoder_shots, count, numbers, per_draw, Strategy(strategy.value), resamples)
+    reader = load_reader(model, device)
+    for name in RESEARCH_ONLY:
+        if name in folders:
+            remark(f"{name}: its licence allows research and other non-commercial use only.")
+    there = list(find_sets(data, ()))
+
+    def measure(name: str) -> list[dict]:
+        place = there.index(name)
+        other = None if len(there) == 1 else read_labelled(find_sets(data, ())[there[place - 1]])
+        rows = evaluate_icl(reader, read_labelled(folders[name]), other, config)
+        if rows[0]["long_questions"]:
+            remark(f"{name}: {rows[0]['long_questions']} questions were cut from the left to half of the window.")
+        return rows
+
+    setup = {key: getattr(config, key) for key in config.__dataclass_fields__} | {"data": str(data)}
+    parts = {name: partial(measure, name) for name in folders}
+    measure_parts(
+        "icl",
+        parts,
+        model=model,
+        setup=setup | {"style": reader.style.to_dict()},
+        seed=numbers[0],
+        limit=limit,
+        out=out,
+        json=json,
+        metrics=("nll_acc",),
+    )

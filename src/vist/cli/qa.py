@@ -1,0 +1,89 @@
+"""`vist eval qa`: open-domain questions, passages found by BM25 as text and as pages."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vist.cli.inputs import DEFAULT_MODEL, load_reader
+from vist.cli.options import BatchOption, Device, DeviceOption, JsonOption, ModelOption, SeedOption
+from vist.cli.parts import DataOption, LimitOption, OutOption, ResamplesOption, measure_parts
+
+
+class Allocate(StrEnum):
+    """Which of the passages found become pages."""
+
+    TEXT_FIRST = "text-first"
+    PAGES_FIRST = "pages-first"
+    BOTH = "both"
+
+
+def qa(
+    data: DataOption,
+    questions: Annotated[
+        Path | None, typer.Option("--questions", metavar="FILE", help="Questions; the default is FOLDER/qa/questions.")
+    ] = None,
+    passages: Annotated[
+        list[Path] | None,
+        typer.Option("--passages", metavar="FILE", help="Passages, may be given several times; FOLDER/qa/passages."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the questions, where they have one.")] = "test",
+    model: ModelOption = DEFAULT_MODEL,
+    encoder_passages: Annotated[int, typer.Option("--encoder-passages", min=1, help="k_e: passages in pages.")] = 5,
+    decoder_passages: Annotated[int, typer.Option("--decoder-passages", min=0, help="k_d: passages as text.")] = 10,
+    allocation: Annotated[
+        Allocate, typer.Option("--allocation", help="The best passages stay text (paper), become pages, or both runs.")
+    ] = Allocate.BOTH,
+    shots: Annotated[int, typer.Option("--shots", min=0, help="Worked questions before the one that is asked.")] = 2,
+    examples: Annotated[int, typer.Option("--examples", min=2, help="Questions that are asked.")] = 500,
+    batch_size: BatchOption = 8,
+    resamples: ResamplesOption = 10_000,
+    seed: SeedOption = 42,
+    limit: LimitOption = None,
+    out: OutOption = None,
+    device: DeviceOption = Device.AUTO,
+    json: JsonOption = None,
+) -> None:
+    """Open-domain questions: exact match and F1 with passages in pages, under four conditions.
+
+    BM25 ranks the passages. Also says how often the passage that holds the answer was among those found.
+    """
+    import numpy as np
+
+    from vist.eval.qa import Allocation, QaConfig, evaluate_qa
+    from vist.eval.retrieval import rank, read_passages, read_questions, worked_examples
+
+    file = questions or data / "qa" / "questions.parquet"
+    asked = read_questions(file, split)
+    collection = read_passages(passages or [data / "qa" / "passages.parquet"])
+    order = np.random.default_rng(seed).permutation(len(asked))
+    count = examples if limit is None else max(2, min(examples, limit))
+    chosen = [asked[place] for place in order[:count]]
+    worked = worked_examples(file, chosen, shots, seed)
+    found = rank(collection, chosen, encoder_passages + decoder_passages)
+    reader = load_reader(model, device)
+    wanted = [Allocation(allocation.value)] if allocation is not Allocate.BOTH else list(Allocation)
+    configs = {
+        f"k_e {encoder_passages}, k_d {decoder_passages}, {kind.value}": QaConfig(
+            encoder_passages, decoder_passages, kind, shots, batch_size, resamples, seed
+        )
+        for kind in wanted
+    }
+    setup = {"data": str(data), "questions": str(file), "passages": [str(path) for path in passages or []]}
+    setup |= {"split": split, "collection": len(collection), "asked": len(chosen), "shots": shots}
+    measure_parts(
+        "qa",
+        {
+            part: lambda config=config: evaluate_qa(reader, chosen, found, worked, config)  # type: ignore[misc]
+            for part, config in configs.items()
+        },
+        model=model,
+        setup=setup | {"style": reader.style.to_dict()},
+        seed=seed,
+        limit=limit,
+        out=out,
+        json=json,
+    )
