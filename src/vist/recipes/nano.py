@@ -50,12 +50,12 @@ def nano() -> NanoRecipe:
         read_back_shape=ContextShape(
             distant=(150, 1200), tokens=160, text_share=0.1, text_distant=(150, 1300), text_tokens=512
         ),
-        read_back=StageConfig(steps=1600, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.1),
+        read_back=StageConfig(steps=1000, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.1),
         context_mix=ExampleMix(
             {"continue": 0.5, "recall": 0.35, "quote": 0.15}, PROSE, facts_per_kilobyte=4, repeated_words=True
         ),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
-        context=StageConfig(steps=600, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
+        context=StageConfig(steps=500, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
     )
 
 
