@@ -52,10 +52,10 @@ def nano() -> NanoRecipe:
         ),
         read_back=StageConfig(steps=1000, batch_size=16, learning_rate=4e-3, weight_decay=0.02, backbone_rate=0.1),
         context_mix=ExampleMix(
-            {"continue": 0.5, "recall": 0.35, "quote": 0.15}, PROSE, facts_per_kilobyte=4, repeated_words=True
+            {"continue": 0.45, "recall": 0.45, "quote": 0.1}, PROSE, facts_per_kilobyte=8, repeated_words=True
         ),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
-        context=StageConfig(steps=500, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
+        context=StageConfig(steps=800, batch_size=16, learning_rate=2.5e-3, weight_decay=0.02),
     )
 
 
