@@ -18,8 +18,9 @@ import matplotlib.pyplot as plt
 HERE = Path(__file__).parent
 PANELS = (
     ("language-model", ("lm_loss", "guide_loss", "previous_loss"), "Language model: next token, guidance"),
-    ("text-vit", ("reading_accuracy",), "TextViT: characters named"),
-    ("alignment", ("cell_accuracy", "token_accuracy"), "Alignment: right cell, right token"),
+    ("long-text", ("lm_loss", "guide_loss", "previous_loss"), "Long text: next token, guidance"),
+    ("text-vit", ("reading_accuracy", "token_accuracy"), "TextViT: characters, text tokens named"),
+    ("alignment", ("find_accuracy", "name_accuracy"), "Alignment: text tokens found, named"),
     ("read-back", ("lm_loss", "pve_loss", "guide_loss"), "Read-back: next token, PVE, guidance"),
     ("context", ("lm_loss", "pve_loss", "guide_loss"), "Context: next token, PVE, guidance"),
 )
