@@ -42,7 +42,7 @@ def read(run: Path) -> dict[str, list[dict[str, float]]]:
 def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     """One panel per stage."""
     panels = [panel for panel in PANELS if panel[0] in curves]
-    figure, axes = plt.subplots(-(-len(panels) // 2), 2, figsize=(9, 7), layout="constrained")
+    figure, axes = plt.subplots(-(-len(panels) // 2), 2, figsize=(9, 9), layout="constrained")
     for axis, (stage, _, title) in zip(axes.flat, panels, strict=False):
         names = [name for name in curves[stage][0] if name != "step"]
         for name in names:

@@ -55,7 +55,7 @@ def nano() -> NanoRecipe:
             {"continue": 0.45, "recall": 0.45, "quote": 0.1}, PROSE, facts_per_kilobyte=8, repeated_words=True
         ),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
-        context=StageConfig(steps=800, batch_size=16, learning_rate=2.5e-3, weight_decay=0.02),
+        context=StageConfig(steps=640, batch_size=16, learning_rate=2.5e-3, weight_decay=0.02),
     )
 
 
