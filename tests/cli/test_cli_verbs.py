@@ -40,7 +40,18 @@ def test_the_help_page_is_current() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [[], ["demo"], ["render"], ["generate"], ["train"], ["doctor"], ["eval"], ["eval", "lm"], ["eval", "recall"]],
+    [
+        [],
+        ["demo"],
+        ["render"],
+        ["generate"],
+        ["train"],
+        ["cost"],
+        ["doctor"],
+        ["eval"],
+        ["eval", "lm"],
+        ["eval", "recall"],
+    ],
     ids=" ".join,
 )
 def test_every_verb_explains_itself(capsys, verb) -> None:
@@ -51,9 +62,9 @@ def test_every_verb_explains_itself(capsys, verb) -> None:
 
 def test_every_verb_is_in_the_help_page() -> None:
     page = reference()
-    for verb in ("demo", "render", "generate", "train", "doctor", "eval lm", "eval recall"):
+    for verb in ("demo", "render", "generate", "train", "cost", "doctor", "eval lm", "eval recall"):
         assert f"## `vist {verb}`" in page
-    assert page.count("`--json PATH`") == 6  # all but train print figures
+    assert page.count("`--json PATH`") == 7  # all but train print figures
     assert "| `--device {auto,cpu,cuda}` |" in page
 
 

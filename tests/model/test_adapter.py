@@ -209,7 +209,7 @@ class Hub:
     def file_exists(self, repo_id, name):
         return repo_id.endswith("carded")
 
-    def upload_folder(self, repo_id, folder_path, commit_message, revision, create_pr):
+    def upload_folder(self, repo_id, folder_path, commit_message, commit_description, revision, create_pr):
         Hub.uploads[repo_id] = {path.name: path.read_bytes() for path in folder_path.iterdir()}
         return f"https://hub/{repo_id}"
 
@@ -219,7 +219,7 @@ def test_publishing_writes_a_card_and_no_local_path(backbones, monkeypatch):
     model = build(backbones, lora_rank=2)
     model.language_model.config._name_or_path = "someone/tiny-llama"
     model.language_model.config._commit_hash = "abc123"
-    assert model.push_to_hub("me/pages", adapter=True) == "https://hub/me/pages"
+    assert model.push_to_hub("me/pages", adapter=True, tags=["books"]) == "https://hub/me/pages"
     files = Hub.uploads["me/pages"]
     assert {"adapter.json", "adapter.safetensors", "config.json", "README.md"} <= files.keys()
     record = json.loads(files["adapter.json"])
@@ -227,6 +227,7 @@ def test_publishing_writes_a_card_and_no_local_path(backbones, monkeypatch):
     card = files["README.md"].decode()
     assert card.startswith("---\nlibrary_name: transformers\n") and "base_model:\n- someone/tiny-llama\n---" in card
     assert f"| LLM | someone/tiny-llama | abc123 | llama | `{record['llm']['fingerprint']}` |" in card
+    assert "- token-compression\n- books\n" in card
     assert "| vision | a model that is not on the Hub | - | text_vit |" in card
     assert 'from_adapter("me/pages")' in card and "| LoRA on the language model | rank 2 |" in card
     trained = sum(value.numel() for value in model.trainable_parameters().values())

@@ -63,7 +63,7 @@ PUBLISHED = {
     ("CEPE*", 14336, 2048): (23.30, 13.59),
     ("VIST", 14336, 2048): (19.52, 6.75),
 }
-TINY_LLAMA = {
+TINY_LLAMA: dict[str, Any] = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
     "num_hidden_layers": 22,
@@ -72,14 +72,14 @@ TINY_LLAMA = {
     "vocab_size": 32000,
     "max_position_embeddings": 2048,
 }
-CEPE_ENCODER = {
+CEPE_ENCODER: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
     "vocab_size": 32000,
 }
-VIT_L = {
+VIT_L: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_hidden_layers": 24,
@@ -87,7 +87,7 @@ VIT_L = {
     "image_size": 224,
     "patch_size": 14,
 }
-VIT_B_16 = {
+VIT_B_16: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,

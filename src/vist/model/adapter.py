@@ -102,15 +102,17 @@ class AdapterMixin:
         *,
         adapter: bool = False,
         commit_message: str | None = None,
+        commit_description: str | None = None,
         private: bool | None = None,
         token: bool | str | None = None,
         revision: str | None = None,
         create_pr: bool = False,
-        max_shard_size: int | str = "50GB",
+        max_shard_size: int | str | None = "50GB",
+        tags: list[str] | None = None,
     ) -> str:
         """Publish the whole model, or with `adapter` only what was trained, with a generated card; returns the address.
 
-        Local paths of backbones are left out. A card that the repository already has is kept.
+        Local paths of backbones are left out. A card that the repository already has is kept; `tags` go into a new one.
         """
         model: Any = self
         api = HfApi(token=token)
@@ -125,11 +127,16 @@ class AdapterMixin:
                 record, _ = describe(model)
             _drop_local_paths(folder)
             if not api.file_exists(target, CARD):
-                (folder / CARD).write_text(card_of(model, target, record, adapter), encoding="utf-8")
+                (folder / CARD).write_text(card_of(model, target, record, adapter, tags or []), encoding="utf-8")
             message = commit_message or f"Upload {'adapter' if adapter else 'model'}"
             return str(
                 api.upload_folder(
-                    repo_id=target, folder_path=folder, commit_message=message, revision=revision, create_pr=create_pr
+                    repo_id=target,
+                    folder_path=folder,
+                    commit_message=message,
+                    commit_description=commit_description,
+                    revision=revision,
+                    create_pr=create_pr,
                 )
             )
 
@@ -157,13 +164,13 @@ def describe(model: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return record, samples
 
 
-def card_of(model: Any, name: str, record: dict[str, Any], adapter: bool) -> str:
-    """The card of this model under that name."""
+def card_of(model: Any, name: str, record: dict[str, Any], adapter: bool, tags: list[str]) -> str:
+    """The card of this model under that name, with further tags."""
     counts = {
         "trained": sum(value.numel() for value in trained_weights(model).values()),
         "total": sum(value.numel() for value in model.parameters()),
     }
-    return model_card(name, model.config, record, counts, adapter)
+    return model_card(name, model.config, record, counts, adapter, tags)
 
 
 def _is_trained(name: str) -> bool:

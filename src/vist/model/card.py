@@ -20,19 +20,19 @@ def public_id(source: str | None) -> str | None:
 
 
 def model_card(
-    name: str, config: Any, backbones: dict[str, dict[str, Any]], counts: dict[str, int], adapter: bool
+    name: str, config: Any, backbones: dict[str, dict[str, Any]], counts: dict[str, int], adapter: bool, tags: list[str]
 ) -> str:
     """The text of README.md.
 
     `backbones`: for "llm" and "vision" their `id`, `revision`, `model_type` and `fingerprint`, as in the adapter file.
-    `counts`: parameters, `trained` and `total`.
+    `counts`: parameters, `trained` and `total`. `tags` follow the project's own.
     """
     ids = [found for part in ("llm", "vision") if (found := public_id(backbones[part]["id"]))]
     load = "from_adapter" if adapter else "from_pretrained"
     kind = "an adapter: what was trained, without the two backbones" if adapter else "a whole model, backbones included"
     rows = "\n".join(_backbone_row(label, backbones[part]) for label, part in (("LLM", "llm"), ("vision", "vision")))
     lora = f"rank {config.lora_rank}" if config.lora_rank else "none"
-    return f"""{_metadata(ids)}
+    return f"""{_metadata(ids, tags)}
 # {name}
 
 {name} reads distant text as rendered pages: a frozen vision encoder and a resampler turn each page into
@@ -62,9 +62,9 @@ misread. Quality has not been stated by whoever wrote this card.
 """
 
 
-def _metadata(ids: list[str]) -> str:
+def _metadata(ids: list[str], tags: list[str]) -> str:
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    lines += ["tags:", "- vist", "- long-context", "- token-compression"]
+    lines += ["tags:", *(f"- {tag}" for tag in ("vist", "long-context", "token-compression", *tags))]
     lines += ["base_model:", *(f"- {source}" for source in ids)] if ids else []
     return "\n".join([*lines, "---"])
 

@@ -74,7 +74,8 @@ class VistOutput(ModelOutput):
     pve_loss: Tensor | None = None
 
 
-class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixin):
+# `push_to_hub` names its options, where PreTrainedModel's takes any and hands them on.
+class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """An LLM that reads text as tokens and distant text as the visual tokens of its pages."""
 
     config_class = VistConfig
