@@ -194,8 +194,11 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         ink_mask: Tensor | None = None,
         page_chunks: Tensor | None = None,
         visual_counts: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
     ) -> Tensor:
         """The embeddings of a sequence, visual tokens in their places -> (B,T,D).
+
+        `visual_tokens` (M,D), as `encode_chunks` returns them, spare the pages a second reading.
 
         Raises VistError when the places and the visual tokens of a sample differ in number.
         """
@@ -211,11 +214,12 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
                 f"Sample {sample} has {int(wanted[sample])} places for visual tokens but its pages bring "
                 f"{int(given[sample])}; pass roles and visual_counts of the same sequence."
             )
-        if pixel_values is None or visual_counts is None:
+        if visual_tokens is None and pixel_values is not None:
+            assert ink_mask is not None and page_chunks is not None and visual_counts is not None
+            visual_tokens = self.encode_chunks(pixel_values, ink_mask, page_chunks, visual_counts)
+        if visual_tokens is None:
             return inputs_embeds
-        assert ink_mask is not None and page_chunks is not None
-        tokens = self.encode_chunks(pixel_values, ink_mask, page_chunks, visual_counts)
-        return inputs_embeds.masked_scatter(places.unsqueeze(-1), tokens.to(inputs_embeds))
+        return inputs_embeds.masked_scatter(places.unsqueeze(-1), visual_tokens.to(inputs_embeds))
 
     @can_return_tuple
     def forward(
@@ -232,6 +236,7 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         ink_mask: Tensor | None = None,
         page_chunks: Tensor | None = None,
         visual_counts: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
         labels: Tensor | None = None,
         shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -241,17 +246,18 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Vist2Output:
         """Logits of an interleaved sequence, teacher-forced, as `Vist2Processor.pack` builds it.
 
-        `roles`, `spans`, `documents` (B,T): see fuse/interleave.py; the pages as in `encode_chunks`. `inputs_embeds`
-        (B,T,D) replaces the text's embeddings. `shift_labels` (B,T): the token that each place predicts, -100 = none;
+        `roles`, `spans`, `documents` (B,T): see fuse/interleave.py; the pages as in `encode_chunks`, or what that returned as
+        `visual_tokens` (M,D). `inputs_embeds` (B,T,D) replaces the text's embeddings. `shift_labels` (B,T): the token that each place predicts, -100 = none;
         `labels` as usual, for plain text. Without `roles` this is the stock LLM.
         """
         if roles is not None:
             assert spans is not None and documents is not None
             layout = Interleaving(roles, spans, documents)
-            pages = (pixel_values, ink_mask, page_chunks, visual_counts)
+            pages = (pixel_values, ink_mask, page_chunks, visual_counts, visual_tokens)
             inputs_embeds = self.embed(input_ids, roles, inputs_embeds, *pages)
             input_ids, position_ids = None, positions(layout)
             kernel = self.language_model.config._attn_implementation
+            use_cache = bool(use_cache)
             attention_mask = layout_mask(layout, kernel, inputs_embeds.dtype)
         output = self.language_model(
             input_ids=input_ids,

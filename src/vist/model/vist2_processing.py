@@ -15,7 +15,7 @@ Decisions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from vist.model.vist2_configuration import Vist2Config
 from vist.render import PAGE_STYLES, PageStyle
 
 IGNORED = -100
+ON_REQUEST = Undrawn("The caller keeps it as text.", "")
 
 
 @dataclass
@@ -119,12 +120,25 @@ class Vist2Processor(ProcessorMixin):
         self.check_ratio(rows)
         return BatchFeature(self.pack([[row] for row in rows]))
 
-    def sequence(self, ids: Sequence[int], finished_text: bool = True) -> list[Stretch]:
-        """The stretches of one text. Without `finished_text` the text of drawn chunks is left out, as in the cache."""
+    def sequence(
+        self,
+        ids: Sequence[int],
+        finished_text: bool = True,
+        budget: Budget | None = None,
+        as_text: Collection[int] = (),
+    ) -> list[Stretch]:
+        """The stretches of one text. Without `finished_text` the text of drawn chunks is left out, as in the cache.
+
+        `budget` replaces the processor's own; the chunks numbered in `as_text` stay text and are not drawn.
+        """
         stretches: list[Stretch] = []
         asker: tuple[Stretch, int] | None = None  # the place that predicts the next token
+        chunks = 0
         for piece in self.rule.cut(list(ids), self.tokenizer):
-            drawn = self.draw(piece.ids) if piece.kind == "chunk" else None
+            drawn: DrawnChunk | Undrawn | None = None
+            if piece.kind == "chunk":
+                drawn = ON_REQUEST if chunks in as_text else self.draw(piece.ids, budget)
+                chunks += 1
             pages = drawn if isinstance(drawn, DrawnChunk) else None
             undrawn = drawn if isinstance(drawn, Undrawn) else None
             role = Role.KEPT if piece.kind == "special" or undrawn is not None else Role.TEXT
@@ -148,9 +162,9 @@ class Vist2Processor(ProcessorMixin):
         before, after = self.border_ids
         return [Stretch(Role.KEPT, [before]), visual, Stretch(Role.KEPT, [after])]
 
-    def draw(self, ids: Sequence[int]) -> DrawnChunk | Undrawn:
+    def draw(self, ids: Sequence[int], budget: Budget | None = None) -> DrawnChunk | Undrawn:
         """The pages of a chunk, or why it stays text."""
-        return draw_chunk(decode(self.tokenizer, ids), len(ids), self.page_style, self.budget)
+        return draw_chunk(decode(self.tokenizer, ids), len(ids), self.page_style, budget or self.budget)
 
     def check_ratio(self, rows: Sequence[Sequence[Stretch]]) -> None:
         """Raises VistError when the chunks of these sequences are far from the ratio; see `Budget.check`."""
