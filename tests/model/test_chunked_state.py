@@ -103,7 +103,9 @@ def test_an_interruption_by_the_reader_of_the_stream(model, whole):
     with pytest.raises(KeyboardInterrupt):
         model.generate(state=state, processor=processor, max_new_tokens=NEW, streamer=Leaving(), **SAMPLED)
     left = NEW - (state.ids.shape[1] - single["input_ids"].shape[1])
-    assert model.generate(state=state, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == expected.tolist()
+    assert (
+        model.generate(state=state, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == expected.tolist()
+    )
 
 
 @pytest.mark.parametrize("first", [1, 9, 13, 20])
@@ -132,7 +134,9 @@ def test_a_state_saved_between_dropping_and_writing(model, whole, inputs, tmp_pa
         state.save(tmp_path)
         again = ChunkedState.load(tmp_path)
         left = NEW - (again.ids.shape[1] - inputs["input_ids"].shape[1])
-        assert model.generate(state=again, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == whole.tolist()
+        assert (
+            model.generate(state=again, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == whole.tolist()
+        )
 
 
 def test_a_state_goes_on_in_another_process(model, tmp_path):

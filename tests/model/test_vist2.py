@@ -136,7 +136,9 @@ def test_the_loss_is_over_the_places_that_predict(model, batch):
 def test_training_reaches_aligner_and_llm_but_not_the_tower():
     model = tiny_vist2(aligner_layers=1).train()
     model(**tiny_processor().interleaved([some_ids(120)])).loss.backward()
-    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    moved = {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()
+    }
     assert any(name.startswith("aligner.mlp") for name in moved) and any("self_attn" in name for name in moved)
     assert not any(name.startswith("vision_tower") for name in moved) and not model.vision_tower.training
 

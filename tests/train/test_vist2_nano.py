@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from train.test_nano import DOMAINS
-from train.test_nano import miniature as nano_miniature
 
 import vist.recipes
 import vist.train.vist2_nano
+from train.test_nano import DOMAINS
+from train.test_nano import miniature as nano_miniature
 from vist import Vist2ForCausalLM, Vist2Processor
 from vist.errors import VistError
 from vist.recipes.vist2 import vist2_nano

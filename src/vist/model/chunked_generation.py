@@ -92,7 +92,9 @@ def read_request(
     _check_processor(model, processor)
     for name, (harmless, meaning) in REFUSED.items():
         if not any(asked(name) is value or asked(name) == value for value in harmless):
-            raise VistError(f"{name}={_short(asked(name))} asks for {meaning}; VIST2 generates by sampling or greedily.")
+            raise VistError(
+                f"{name}={_short(asked(name))} asks for {meaning}; VIST2 generates by sampling or greedily."
+            )
     if state is not None:
         if asked("num_return_sequences") not in (None, 1):
             raise VistError("num_return_sequences needs a fresh start; a state holds one memory per sample.")

@@ -91,7 +91,7 @@ class Ledger:
 
 
 class ChunkedState:
-    """What a generation remembers; made by `Vist2ForCausalLM.start` or `generate`, continued by `generate(state=...)`."""
+    """What a generation remembers; made by `Vist2ForCausalLM.start` or `generate`, continued by the latter."""
 
     def __init__(self, cache: Cache, ledger: Ledger, rng: Tensor | None = None) -> None:
         self.cache, self.ledger, self.rng = cache, ledger, rng
@@ -114,7 +114,9 @@ class ChunkedState:
     @property
     def nbytes(self) -> int:
         """Bytes that keys and values take, unused slots included."""
-        return sum(part.untyped_storage().nbytes() for layer in self.cache.layers for part in (layer.keys, layer.values))
+        return sum(
+            part.untyped_storage().nbytes() for layer in self.cache.layers for part in (layer.keys, layer.values)
+        )
 
     def settle(self) -> None:
         """Bring keys and values to what the ledger says, after an exchange or an interruption."""
@@ -167,7 +169,7 @@ class ChunkedState:
         return there, torch.where(keeps_B[:, None], there, kept)
 
     def save(self, folder: str | Path) -> None:
-        """Write the state to a folder, beside and renamed: also that of the random numbers, so that sampling goes on."""
+        """Write the state to a folder, beside and renamed, with that of the random numbers, so that sampling goes on."""
         self.settle()
         folder, ledger = Path(folder), self.ledger
         step = ledger.step if ledger.step is None or ledger.step.closed else _unplanned(ledger.step)
@@ -194,9 +196,11 @@ class ChunkedState:
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 facts = json.loads(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except (OSError, RuntimeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{str(folder)!r} holds no readable state of a generation; save one there.") from error
+            raise CheckpointError(
+                f"{str(folder)!r} holds no readable state of a generation; save one there."
+            ) from error
         except Exception as error:  # safetensors' own error is no RuntimeError
             raise CheckpointError(f"The state in {str(folder)!r} is damaged: {error}.") from error
         cache = DynamicCache()

@@ -246,9 +246,10 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Vist2Output:
         """Logits of an interleaved sequence, teacher-forced, as `Vist2Processor.pack` builds it.
 
-        `roles`, `spans`, `documents` (B,T): see fuse/interleave.py; the pages as in `encode_chunks`, or what that returned as
-        `visual_tokens` (M,D). `inputs_embeds` (B,T,D) replaces the text's embeddings. `shift_labels` (B,T): the token that each place predicts, -100 = none;
-        `labels` as usual, for plain text. Without `roles` this is the stock LLM.
+        `roles`, `spans`, `documents` (B,T): see fuse/interleave.py; the pages as in `encode_chunks`, or what that
+        returned as `visual_tokens` (M,D). `inputs_embeds` (B,T,D) replaces the text's embeddings. `shift_labels` (B,T):
+        the token that each place predicts, -100 = none; `labels` as usual, for plain text.
+        Without `roles` this is the stock LLM.
         """
         if roles is not None:
             assert spans is not None and documents is not None
@@ -294,12 +295,14 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         request = read_request(self, inputs, generation_config, kwargs)
         if request.nothing_to_write:
             return nothing_written(self, request)
-        loop = partial(chunked_sample, streamer=kwargs.get("streamer"), processor=request.processor, state=request.state)
+        loop = partial(
+            chunked_sample, streamer=kwargs.get("streamer"), processor=request.processor, state=request.state
+        )
         mask = request.attention_mask
         return super().generate(request.ids, generation_config, attention_mask=mask, custom_generate=loop, **kwargs)
 
     def start(self, processor: Any, input_ids: Tensor, attention_mask: Tensor | None = None) -> ChunkedState:
-        """Read a context, ready to be continued by `generate(state=...)`: finished chunks as pages, the rest as text."""
+        """Read a context, to be continued by `generate(state=...)`: finished chunks as pages, the rest as text."""
         return read_context(self, processor, input_ids, attention_mask)
 
 

@@ -56,8 +56,8 @@ class Vist2Processor(ProcessorMixin):
     """Tokenizer, chunk rule and page renderer behind one call.
 
     `style` is the name of a page style, a `PageStyle` or its `to_dict`. `chunk_size`, `tolerance`: see `ChunkRule`;
-    `ratio`, `patches_per_token`, `max_visual_tokens`: see `Budget` (the last two as in the model's config). `border_ids`
-    are two special tokens to put before and after the visual tokens of every chunk, or None.
+    `ratio`, `patches_per_token`, `max_visual_tokens`: see `Budget` (the last two as in the model's config).
+    `border_ids` are two special tokens to put before and after the visual tokens of every chunk, or None.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -175,8 +175,8 @@ class Vist2Processor(ProcessorMixin):
         """Rows of documents of stretches as the model's arguments.
 
         `input_ids`, `roles`, `spans`, `documents`, `shift_labels` (B,T); and, if there are pages, `pixel_values`
-        (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool, `page_chunks` (B,P), the chunk of each page (-1 = padding), and
-        `visual_counts` (B,C), visual tokens of each chunk.
+        (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool, `page_chunks` (B,P), the chunk of each page (-1 = padding),
+        and `visual_counts` (B,C), visual tokens of each chunk.
         """
         spans = [[[Span(stretch.role, len(stretch.ids)) for stretch in document] for document in row] for row in rows]
         layout = lay_spans(spans, padding_side)

@@ -34,8 +34,8 @@ from vist.model.vist2_processing import IGNORED, Vist2Processor
 from vist.train.examples import ExampleMix
 from vist.train.instructions import CHAT_TEMPLATE
 from vist.train.interleaved import Curriculum, Instructions, InterleavedSamples, OpticalText, ReadBack
-from vist.train.nano import STYLE, NanoRecipe, NanoRun
 from vist.train.nano import STAGES as NANO_STAGES
+from vist.train.nano import STYLE, NanoRecipe, NanoRun
 from vist.train.stage import Objective, StageConfig, run_stage
 from vist.vision.text_vit import TextViTModel
 
