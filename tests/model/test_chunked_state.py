@@ -82,6 +82,25 @@ def test_an_interruption_leaves_a_state_that_continues_identically(model, inputs
         assert out.tolist() == whole.tolist()
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_an_exchange_that_is_carried_out_in_part(model, number, after, monkeypatch):
+    """One sample, so that every exchange shortens the memory: a layer that is done must not be done again."""
+    processor = tiny_processor()
+    inputs = processor("Alice was beginning to get very tired of sitting")
+    torch.manual_seed(3)
+    expected = model.generate(**inputs, processor=processor, max_new_tokens=NEW, **SAMPLED)
+    torch.manual_seed(3)
+    state = model.start(processor, **inputs)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(chunked_state, "_exchanged", Interrupting(chunked_state._exchanged, number, after))
+        model.generate(state=state, processor=processor, max_new_tokens=NEW, **SAMPLED)
+    left = NEW - (state.ids.shape[1] - inputs["input_ids"].shape[1])
+    assert (
+        model.generate(state=state, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == expected.tolist()
+    )
+
+
 def test_an_interruption_by_the_reader_of_the_stream(model, whole):
     class Leaving(BaseStreamer):
         seen = 0

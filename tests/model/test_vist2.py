@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel, Siglip2VisionConfig, Siglip2VisionModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from tiny_vist2 import FAMILIES, STYLE, some_ids, tiny_llm, tiny_processor, tiny_tower, tiny_vist2
 from vist.errors import VistError
@@ -145,6 +152,7 @@ def test_training_reaches_aligner_and_llm_but_not_the_tower():
 
 TOWERS = {
     "clip": (CLIPVisionModel, CLIPVisionConfig, {"image_size": 42, "patch_size": 14}),
+    "siglip": (SiglipVisionModel, SiglipVisionConfig, {"image_size": 42, "patch_size": 14}),
     "siglip2": (Siglip2VisionModel, Siglip2VisionConfig, {"patch_size": 14, "num_patches": 9}),
 }
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoModel, AutoModelForCausalLM, Cache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
@@ -110,7 +111,8 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         config.dtype = llm.dtype
         model = cls(config, llm, vision)
         model.aligner.to(device=llm.device, dtype=llm.dtype)
-        nn.init.constant_(model.aligner.norm.weight, float(llm.get_input_embeddings().weight.detach().float().std()))
+        embeddings: Any = llm.get_input_embeddings()
+        nn.init.constant_(model.aligner.norm.weight, float(embeddings.weight.detach().float().std()))
         if model.generation_config is not None and llm.generation_config is not None:
             model.generation_config = llm.generation_config
         return model
@@ -225,7 +227,7 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | BlockMask | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
@@ -298,8 +300,8 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         loop = partial(
             chunked_sample, streamer=kwargs.get("streamer"), processor=request.processor, state=request.state
         )
-        mask = request.attention_mask
-        return super().generate(request.ids, generation_config, attention_mask=mask, custom_generate=loop, **kwargs)
+        ours = {"attention_mask": request.attention_mask, "custom_generate": loop, **kwargs}
+        return super().generate(request.ids, generation_config, **ours)  # type: ignore[misc]
 
     def start(self, processor: Any, input_ids: Tensor, attention_mask: Tensor | None = None) -> ChunkedState:
         """Read a context, to be continued by `generate(state=...)`: finished chunks as pages, the rest as text."""

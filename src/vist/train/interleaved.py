@@ -113,7 +113,8 @@ class ReadBack(InterleavedSamples):
         strange = rng.random() < self.random_strings
         text = random_text(rng, ASCII, length) if strange else self.corpus.window(rng, self.domains, length)
         pieces = [piece for piece in self.processor.pieces(self.ids(text)) if piece.kind != "special"][:chunks]
-        stretches, copied = [self.start()], []
+        stretches = [self.start()]
+        copied: list[int] = []
         for piece in pieces:
             drawn = self.processor.draw(piece.ids, budget)
             if isinstance(drawn, DrawnChunk):

@@ -192,8 +192,8 @@ def read_back_loss(
     if "pixel_values" not in batch:  # nothing in this batch could be drawn
         lm_loss = model(**batch, num_items_in_batch=num_items_in_batch).loss
         return {"loss": lm_loss, "lm_loss": lm_loss}
-    pages = [batch.pop(name) for name in ("pixel_values", "ink_mask", "page_chunks")]
-    tokens_MD = model.encode_chunks(*pages, batch["visual_counts"])
+    pages = {name: batch.pop(name) for name in ("pixel_values", "ink_mask", "page_chunks")}
+    tokens_MD = model.encode_chunks(**pages, visual_counts=batch["visual_counts"])
     lm_loss = model(**batch, visual_tokens=tokens_MD, num_items_in_batch=num_items_in_batch).loss
     aligned = alignment_loss(model, tokens_MD, names_MS)
     share = 1.0 if num_items_in_batch is None else (batch["shift_labels"] != IGNORED).sum() / num_items_in_batch
