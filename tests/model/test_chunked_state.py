@@ -82,6 +82,25 @@ def test_an_interruption_leaves_a_state_that_continues_identically(model, inputs
         assert out.tolist() == whole.tolist()
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_an_exchange_that_is_carried_out_in_part(model, number, after, monkeypatch):
+    """One sample, so that every exchange shortens the memory: a layer that is done must not be done again."""
+    processor = tiny_processor()
+    inputs = processor("Alice was beginning to get very tired of sitting")
+    torch.manual_seed(3)
+    expected = model.generate(**inputs, processor=processor, max_new_tokens=NEW, **SAMPLED)
+    torch.manual_seed(3)
+    state = model.start(processor, **inputs)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(chunked_state, "_exchanged", Interrupting(chunked_state._exchanged, number, after))
+        model.generate(state=state, processor=processor, max_new_tokens=NEW, **SAMPLED)
+    left = NEW - (state.ids.shape[1] - inputs["input_ids"].shape[1])
+    assert (
+        model.generate(state=state, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == expected.tolist()
+    )
+
+
 def test_an_interruption_by_the_reader_of_the_stream(model, whole):
     class Leaving(BaseStreamer):
         seen = 0
@@ -103,7 +122,9 @@ def test_an_interruption_by_the_reader_of_the_stream(model, whole):
     with pytest.raises(KeyboardInterrupt):
         model.generate(state=state, processor=processor, max_new_tokens=NEW, streamer=Leaving(), **SAMPLED)
     left = NEW - (state.ids.shape[1] - single["input_ids"].shape[1])
-    assert model.generate(state=state, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == expected.tolist()
+    assert (
+        model.generate(state=state, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == expected.tolist()
+    )
 
 
 @pytest.mark.parametrize("first", [1, 9, 13, 20])
@@ -132,7 +153,9 @@ def test_a_state_saved_between_dropping_and_writing(model, whole, inputs, tmp_pa
         state.save(tmp_path)
         again = ChunkedState.load(tmp_path)
         left = NEW - (again.ids.shape[1] - inputs["input_ids"].shape[1])
-        assert model.generate(state=again, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == whole.tolist()
+        assert (
+            model.generate(state=again, processor=processor, max_new_tokens=left, **SAMPLED).tolist() == whole.tolist()
+        )
 
 
 def test_a_state_goes_on_in_another_process(model, tmp_path):

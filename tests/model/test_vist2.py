@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel, Siglip2VisionConfig, Siglip2VisionModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from tiny_vist2 import FAMILIES, STYLE, some_ids, tiny_llm, tiny_processor, tiny_tower, tiny_vist2
 from vist.errors import VistError
@@ -136,13 +143,16 @@ def test_the_loss_is_over_the_places_that_predict(model, batch):
 def test_training_reaches_aligner_and_llm_but_not_the_tower():
     model = tiny_vist2(aligner_layers=1).train()
     model(**tiny_processor().interleaved([some_ids(120)])).loss.backward()
-    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    moved = {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()
+    }
     assert any(name.startswith("aligner.mlp") for name in moved) and any("self_attn" in name for name in moved)
     assert not any(name.startswith("vision_tower") for name in moved) and not model.vision_tower.training
 
 
 TOWERS = {
     "clip": (CLIPVisionModel, CLIPVisionConfig, {"image_size": 42, "patch_size": 14}),
+    "siglip": (SiglipVisionModel, SiglipVisionConfig, {"image_size": 42, "patch_size": 14}),
     "siglip2": (Siglip2VisionModel, Siglip2VisionConfig, {"patch_size": 14, "num_patches": 9}),
 }
 

@@ -271,7 +271,7 @@ def test_zero_new_tokens(model):
     ids = torch.tensor([some_ids(100)])
     assert model.generate(ids, processor=processor, max_new_tokens=0) is ids
     out = model.generate(ids, processor=processor, max_new_tokens=0, return_dict_in_generate=True)
-    assert out.sequences is ids and out.state.ids.tolist() == ids.tolist()
+    assert out.sequences.tolist() == out.state.ids.tolist() == ids.tolist()
     longer = model.generate(state=out.state, processor=processor, max_new_tokens=20)
     assert longer.tolist() == model.generate(ids, processor=processor, max_new_tokens=20).tolist()
 

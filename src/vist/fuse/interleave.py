@@ -87,7 +87,7 @@ def _places(row: Sequence[Sequence[Span]]) -> list[tuple[int, int, int]]:
 def _sees(stays: Tensor, spans: Tensor, documents: Tensor, row: Any, query: Any, key: Any) -> Tensor:
     """Whether the place `query` of a row sees the place `key`; any indices that broadcast.
 
-    `stays` (B,T) bool, `spans` and `documents` (B,T): plain tensors, which is what a compiled block mask can close over.
+    `stays` (B,T) bool, `spans` and `documents` (B,T): plain tensors, which a compiled block mask can close over.
     """
     remembered = stays[row, key] | (spans[row, key] == spans[row, query])
     same = (documents[row, key] == documents[row, query]) & (documents[row, query] >= 0)

@@ -92,7 +92,9 @@ def read_request(
     _check_processor(model, processor)
     for name, (harmless, meaning) in REFUSED.items():
         if not any(asked(name) is value or asked(name) == value for value in harmless):
-            raise VistError(f"{name}={_short(asked(name))} asks for {meaning}; VIST2 generates by sampling or greedily.")
+            raise VistError(
+                f"{name}={_short(asked(name))} asks for {meaning}; VIST2 generates by sampling or greedily."
+            )
     if state is not None:
         if asked("num_return_sequences") not in (None, 1):
             raise VistError("num_return_sequences needs a fresh start; a state holds one memory per sample.")
@@ -126,7 +128,7 @@ def nothing_written(model: Vist2ForCausalLM, request: Request) -> Any:
     if not request.return_dict:
         return request.ids
     state = request.state or read_context(model, request.processor, request.ids, request.attention_mask)
-    return Vist2GenerateOutput(sequences=request.ids, past_key_values=state.cache, state=state)
+    return _output(state, {})
 
 
 def read_context(
@@ -207,8 +209,12 @@ def chunked_sample(
         warnings.warn(f"A chunk of sample {sample} stayed text ({found.text!r}): {found.reason}", stacklevel=2)
     if not generation_config.return_dict_in_generate:
         return state.ids
-    lists = {name: tuple(values) for name, values in collected.items()}
-    return Vist2GenerateOutput(sequences=state.ids, past_key_values=state.cache, state=state, **lists)
+    return _output(state, {name: tuple(values) for name, values in collected.items()})
+
+
+def _output(state: ChunkedState, collected: dict[str, Any]) -> Vist2GenerateOutput:
+    ids: Any = state.ids
+    return Vist2GenerateOutput(sequences=ids, past_key_values=state.cache, state=state, **collected)
 
 
 def _choose(scores_BV: Tensor, do_sample: bool | None) -> Tensor:
@@ -223,8 +229,8 @@ def _note(state: ChunkedState, tokens_B: Tensor, unfinished_B: Tensor, config: G
     pad = config.pad_token_id if config.pad_token_id is not None else 0
     tokens_B = torch.where(unfinished_B, tokens_B, pad)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    ends = torch.tensor([end for end in ends if end is not None], dtype=torch.long, device=tokens_B.device)
-    done_B = ledger.done | (unfinished_B & torch.isin(tokens_B, ends))
+    end_ids = torch.tensor([end for end in ends if end is not None], dtype=torch.long, device=tokens_B.device)
+    done_B = ledger.done | (unfinished_B & torch.isin(tokens_B, end_ids))
     alive = (unfinished_B & ~done_B).nonzero().flatten().tolist()
     state.ledger = replace(
         ledger,

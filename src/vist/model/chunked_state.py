@@ -91,7 +91,7 @@ class Ledger:
 
 
 class ChunkedState:
-    """What a generation remembers; made by `Vist2ForCausalLM.start` or `generate`, continued by `generate(state=...)`."""
+    """What a generation remembers; made by `Vist2ForCausalLM.start` or `generate`, continued by the latter."""
 
     def __init__(self, cache: Cache, ledger: Ledger, rng: Tensor | None = None) -> None:
         self.cache, self.ledger, self.rng = cache, ledger, rng
@@ -114,7 +114,8 @@ class ChunkedState:
     @property
     def nbytes(self) -> int:
         """Bytes that keys and values take, unused slots included."""
-        return sum(part.untyped_storage().nbytes() for layer in self.cache.layers for part in (layer.keys, layer.values))
+        layers: list[Any] = self.cache.layers
+        return sum(part.untyped_storage().nbytes() for layer in layers for part in (layer.keys, layer.values))
 
     def settle(self) -> None:
         """Bring keys and values to what the ledger says, after an exchange or an interruption."""
@@ -125,7 +126,8 @@ class ChunkedState:
                     self.cache.layers[number] = _exchanged(layer, ledger.exchange, number)
             self.ledger = ledger = replace(ledger, exchange=None)
         slots = ledger.there.shape[1]
-        for layer in self.cache.layers:
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
             if layer.keys.shape[2] > slots or layer.values.shape[2] > slots:
                 layer.keys, layer.values = layer.keys[:, :, :slots], layer.values[:, :, :slots]
 
@@ -133,7 +135,7 @@ class ChunkedState:
         """What stays of these samples (R,), as a cache that changes nothing, and which of its slots (R,S') are real."""
         kept_RS = (self.ledger.there & self.ledger.kept)[rows]
         order_RS = (~kept_RS).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(kept_RS.sum(1).max())]
-        layers = [ViewLayer(layer, rows, order_RS) for layer in self.cache.layers]
+        layers: list[Any] = [ViewLayer(layer, rows, order_RS) for layer in self.cache.layers]
         return Cache(layers=layers), kept_RS.gather(1, order_RS)
 
     def begin_exchange(self, rows: Tensor, view: Cache, there_RQ: Tensor, **changes: Any) -> None:
@@ -150,7 +152,8 @@ class ChunkedState:
         order = (~all_BS).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(all_BS.sum(1).max())]
         kept_BS = torch.cat([old.kept & staying_BS, coming_BQ], dim=1).gather(1, order)
         number = old.exchanges + 1
-        new = tuple(layer.new for layer in view.layers)
+        layers: list[Any] = view.layers
+        new = tuple(layer.new for layer in layers)
         self.ledger = replace(
             old,
             there=all_BS.gather(1, order),
@@ -167,7 +170,7 @@ class ChunkedState:
         return there, torch.where(keeps_B[:, None], there, kept)
 
     def save(self, folder: str | Path) -> None:
-        """Write the state to a folder, beside and renamed: also that of the random numbers, so that sampling goes on."""
+        """Write the state to a folder, beside and renamed; the state of the random numbers goes along."""
         self.settle()
         folder, ledger = Path(folder), self.ledger
         step = ledger.step if ledger.step is None or ledger.step.closed else _unplanned(ledger.step)
@@ -178,7 +181,8 @@ class ChunkedState:
             "step": None if step is None else vars(step),
         }
         tensors = {name: getattr(ledger, name) for name in ("ids", "mask", "done", "there", "kept", "logits")}
-        for number, layer in enumerate(self.cache.layers):
+        layers: list[Any] = self.cache.layers
+        for number, layer in enumerate(layers):
             tensors[f"keys.{number}"], tensors[f"values.{number}"] = layer.keys, layer.values
         tensors["rng"] = _random_state(ledger.logits.device)
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,9 +198,11 @@ class ChunkedState:
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 facts = json.loads(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except (OSError, RuntimeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{str(folder)!r} holds no readable state of a generation; save one there.") from error
+            raise CheckpointError(
+                f"{str(folder)!r} holds no readable state of a generation; save one there."
+            ) from error
         except Exception as error:  # safetensors' own error is no RuntimeError
             raise CheckpointError(f"The state in {str(folder)!r} is damaged: {error}.") from error
         cache = DynamicCache()

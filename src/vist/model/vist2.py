@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoModel, AutoModelForCausalLM, Cache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
@@ -110,7 +111,8 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         config.dtype = llm.dtype
         model = cls(config, llm, vision)
         model.aligner.to(device=llm.device, dtype=llm.dtype)
-        nn.init.constant_(model.aligner.norm.weight, float(llm.get_input_embeddings().weight.detach().float().std()))
+        embeddings: Any = llm.get_input_embeddings()
+        nn.init.constant_(model.aligner.norm.weight, float(embeddings.weight.detach().float().std()))
         if model.generation_config is not None and llm.generation_config is not None:
             model.generation_config = llm.generation_config
         return model
@@ -194,8 +196,11 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         ink_mask: Tensor | None = None,
         page_chunks: Tensor | None = None,
         visual_counts: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
     ) -> Tensor:
         """The embeddings of a sequence, visual tokens in their places -> (B,T,D).
+
+        `visual_tokens` (M,D), as `encode_chunks` returns them, spare the pages a second reading.
 
         Raises VistError when the places and the visual tokens of a sample differ in number.
         """
@@ -211,17 +216,18 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
                 f"Sample {sample} has {int(wanted[sample])} places for visual tokens but its pages bring "
                 f"{int(given[sample])}; pass roles and visual_counts of the same sequence."
             )
-        if pixel_values is None or visual_counts is None:
+        if visual_tokens is None and pixel_values is not None:
+            assert ink_mask is not None and page_chunks is not None and visual_counts is not None
+            visual_tokens = self.encode_chunks(pixel_values, ink_mask, page_chunks, visual_counts)
+        if visual_tokens is None:
             return inputs_embeds
-        assert ink_mask is not None and page_chunks is not None
-        tokens = self.encode_chunks(pixel_values, ink_mask, page_chunks, visual_counts)
-        return inputs_embeds.masked_scatter(places.unsqueeze(-1), tokens.to(inputs_embeds))
+        return inputs_embeds.masked_scatter(places.unsqueeze(-1), visual_tokens.to(inputs_embeds))
 
     @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | BlockMask | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
@@ -232,6 +238,7 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         ink_mask: Tensor | None = None,
         page_chunks: Tensor | None = None,
         visual_counts: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
         labels: Tensor | None = None,
         shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -241,17 +248,19 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Vist2Output:
         """Logits of an interleaved sequence, teacher-forced, as `Vist2Processor.pack` builds it.
 
-        `roles`, `spans`, `documents` (B,T): see fuse/interleave.py; the pages as in `encode_chunks`. `inputs_embeds`
-        (B,T,D) replaces the text's embeddings. `shift_labels` (B,T): the token that each place predicts, -100 = none;
-        `labels` as usual, for plain text. Without `roles` this is the stock LLM.
+        `roles`, `spans`, `documents` (B,T): see fuse/interleave.py; the pages as in `encode_chunks`, or what that
+        returned as `visual_tokens` (M,D). `inputs_embeds` (B,T,D) replaces the text's embeddings. `shift_labels` (B,T):
+        the token that each place predicts, -100 = none; `labels` as usual, for plain text.
+        Without `roles` this is the stock LLM.
         """
         if roles is not None:
             assert spans is not None and documents is not None
             layout = Interleaving(roles, spans, documents)
-            pages = (pixel_values, ink_mask, page_chunks, visual_counts)
+            pages = (pixel_values, ink_mask, page_chunks, visual_counts, visual_tokens)
             inputs_embeds = self.embed(input_ids, roles, inputs_embeds, *pages)
             input_ids, position_ids = None, positions(layout)
             kernel = self.language_model.config._attn_implementation
+            use_cache = bool(use_cache)
             attention_mask = layout_mask(layout, kernel, inputs_embeds.dtype)
         output = self.language_model(
             input_ids=input_ids,
@@ -288,12 +297,14 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         request = read_request(self, inputs, generation_config, kwargs)
         if request.nothing_to_write:
             return nothing_written(self, request)
-        loop = partial(chunked_sample, streamer=kwargs.get("streamer"), processor=request.processor, state=request.state)
-        mask = request.attention_mask
-        return super().generate(request.ids, generation_config, attention_mask=mask, custom_generate=loop, **kwargs)
+        loop = partial(
+            chunked_sample, streamer=kwargs.get("streamer"), processor=request.processor, state=request.state
+        )
+        ours = {"attention_mask": request.attention_mask, "custom_generate": loop, **kwargs}
+        return super().generate(request.ids, generation_config, **ours)  # type: ignore[misc]
 
     def start(self, processor: Any, input_ids: Tensor, attention_mask: Tensor | None = None) -> ChunkedState:
-        """Read a context, ready to be continued by `generate(state=...)`: finished chunks as pages, the rest as text."""
+        """Read a context, to be continued by `generate(state=...)`: finished chunks as pages, the rest as text."""
         return read_context(self, processor, input_ids, attention_mask)
 
 

@@ -15,7 +15,7 @@ Decisions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from vist.model.vist2_configuration import Vist2Config
 from vist.render import PAGE_STYLES, PageStyle
 
 IGNORED = -100
+ON_REQUEST = Undrawn("The caller keeps it as text.", "")
 
 
 @dataclass
@@ -55,8 +56,8 @@ class Vist2Processor(ProcessorMixin):
     """Tokenizer, chunk rule and page renderer behind one call.
 
     `style` is the name of a page style, a `PageStyle` or its `to_dict`. `chunk_size`, `tolerance`: see `ChunkRule`;
-    `ratio`, `patches_per_token`, `max_visual_tokens`: see `Budget` (the last two as in the model's config). `border_ids`
-    are two special tokens to put before and after the visual tokens of every chunk, or None.
+    `ratio`, `patches_per_token`, `max_visual_tokens`: see `Budget` (the last two as in the model's config).
+    `border_ids` are two special tokens to put before and after the visual tokens of every chunk, or None.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -119,12 +120,25 @@ class Vist2Processor(ProcessorMixin):
         self.check_ratio(rows)
         return BatchFeature(self.pack([[row] for row in rows]))
 
-    def sequence(self, ids: Sequence[int], finished_text: bool = True) -> list[Stretch]:
-        """The stretches of one text. Without `finished_text` the text of drawn chunks is left out, as in the cache."""
+    def sequence(
+        self,
+        ids: Sequence[int],
+        finished_text: bool = True,
+        budget: Budget | None = None,
+        as_text: Collection[int] = (),
+    ) -> list[Stretch]:
+        """The stretches of one text. Without `finished_text` the text of drawn chunks is left out, as in the cache.
+
+        `budget` replaces the processor's own; the chunks numbered in `as_text` stay text and are not drawn.
+        """
         stretches: list[Stretch] = []
         asker: tuple[Stretch, int] | None = None  # the place that predicts the next token
+        chunks = 0
         for piece in self.rule.cut(list(ids), self.tokenizer):
-            drawn = self.draw(piece.ids) if piece.kind == "chunk" else None
+            drawn: DrawnChunk | Undrawn | None = None
+            if piece.kind == "chunk":
+                drawn = ON_REQUEST if chunks in as_text else self.draw(piece.ids, budget)
+                chunks += 1
             pages = drawn if isinstance(drawn, DrawnChunk) else None
             undrawn = drawn if isinstance(drawn, Undrawn) else None
             role = Role.KEPT if piece.kind == "special" or undrawn is not None else Role.TEXT
@@ -148,9 +162,9 @@ class Vist2Processor(ProcessorMixin):
         before, after = self.border_ids
         return [Stretch(Role.KEPT, [before]), visual, Stretch(Role.KEPT, [after])]
 
-    def draw(self, ids: Sequence[int]) -> DrawnChunk | Undrawn:
+    def draw(self, ids: Sequence[int], budget: Budget | None = None) -> DrawnChunk | Undrawn:
         """The pages of a chunk, or why it stays text."""
-        return draw_chunk(decode(self.tokenizer, ids), len(ids), self.page_style, self.budget)
+        return draw_chunk(decode(self.tokenizer, ids), len(ids), self.page_style, budget or self.budget)
 
     def check_ratio(self, rows: Sequence[Sequence[Stretch]]) -> None:
         """Raises VistError when the chunks of these sequences are far from the ratio; see `Budget.check`."""
@@ -161,8 +175,8 @@ class Vist2Processor(ProcessorMixin):
         """Rows of documents of stretches as the model's arguments.
 
         `input_ids`, `roles`, `spans`, `documents`, `shift_labels` (B,T); and, if there are pages, `pixel_values`
-        (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool, `page_chunks` (B,P), the chunk of each page (-1 = padding), and
-        `visual_counts` (B,C), visual tokens of each chunk.
+        (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool, `page_chunks` (B,P), the chunk of each page (-1 = padding),
+        and `visual_counts` (B,C), visual tokens of each chunk.
         """
         spans = [[[Span(stretch.role, len(stretch.ids)) for stretch in document] for document in row] for row in rows]
         layout = lay_spans(spans, padding_side)

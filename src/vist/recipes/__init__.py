@@ -5,13 +5,31 @@ Owns the table of names. A new recipe is a new function here or in a file of its
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from vist.errors import VistError
 from vist.recipes.nano import nano, nano_large
+from vist.recipes.vist2 import vist2_nano
 from vist.train.nano import STAGES, train_nano
+from vist.train.vist2_nano import STAGES as VIST2_STAGES
+from vist.train.vist2_nano import train_vist2_nano
 
-RECIPES = {"nano": nano, "nano-large": nano_large}
+
+class Recipe(NamedTuple):
+    """A named run: its numbers, what carries them out, and the stages by name."""
+
+    numbers: Callable[[], Any]
+    train: Callable[..., Path]
+    stages: Mapping[str, Any]
+
+
+RECIPES = {
+    "nano": Recipe(nano, train_nano, STAGES),
+    "nano-large": Recipe(nano_large, train_nano, STAGES),
+    "vist2-nano": Recipe(vist2_nano, train_vist2_nano, VIST2_STAGES),
+}
 
 
 def run(name: str, data: Path, out: Path, stage: str | None = None) -> Path:
@@ -21,10 +39,11 @@ def run(name: str, data: Path, out: Path, stage: str | None = None) -> Path:
         The folder of the finished model, or of the finished stage.
 
     Raises:
-        VistError: no such recipe or stage; see `train_nano` for the rest.
+        VistError: no such recipe or stage; see `train_nano` and `train_vist2_nano` for the rest.
     """
     if name not in RECIPES:
         raise VistError(f"There is no recipe {name!r}; the recipes are: {', '.join(RECIPES)}.")
-    if stage is not None and stage not in STAGES:
-        raise VistError(f"There is no stage {stage!r}; the stages are: {', '.join(STAGES)}.")
-    return train_nano(RECIPES[name](), data, out, stage)
+    recipe = RECIPES[name]
+    if stage is not None and stage not in recipe.stages:
+        raise VistError(f"There is no stage {stage!r}; the stages are: {', '.join(recipe.stages)}.")
+    return recipe.train(recipe.numbers(), data, out, stage)

@@ -1,0 +1,111 @@
+"""The recipe `vist2-nano` from end to end, in miniature, beside a `nano` run whose first stages it shares."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import vist.recipes
+import vist.train.vist2_nano
+from train.test_nano import DOMAINS
+from train.test_nano import miniature as nano_miniature
+from vist import Vist2ForCausalLM, Vist2Processor
+from vist.errors import VistError
+from vist.recipes.vist2 import vist2_nano
+from vist.train.examples import ExampleMix
+from vist.train.interleaved import Curriculum
+from vist.train.nano import train_nano
+from vist.train.stage import StageConfig
+from vist.train.vist2_nano import STAGES, Vist2NanoRecipe, train_vist2_nano
+
+
+def miniature() -> Vist2NanoRecipe:
+    stage = StageConfig(steps=2, batch_size=2, learning_rate=1e-3, save_every=1, workers=0)
+    curriculum = Curriculum(visual=(0.5, 1.0), chunks=(1, 2), ratio=(1.5, 2.0))
+    stages = dict.fromkeys(("read_back", "optical", "instruct"), stage)
+    curricula = dict.fromkeys(("read_back_curriculum", "optical_curriculum", "instruct_curriculum"), curriculum)
+    return replace(
+        vist2_nano(),
+        nano=nano_miniature(),
+        chunk_size=24,
+        tolerance=4,
+        ratio=2.0,
+        domains=DOMAINS,
+        mix=ExampleMix({"continue": 1, "recall": 1, "quote": 1}, DOMAINS),
+        **stages,
+        **curricula,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    train_nano(nano_miniature(), data, out, "text-vit")
+    tokenizer = (out / "tokenizer" / "final").stat().st_mtime_ns
+    assert train_vist2_nano(miniature(), data, out, "vist2-read-back") == out / "vist2-read-back" / "final"
+    assert not (out / "vist2-optical").exists()
+    assert (out / "tokenizer" / "final").stat().st_mtime_ns == tokenizer, "a finished nano stage is taken as it is"
+    return train_vist2_nano(miniature(), data, out)
+
+
+def test_it_ends_with_a_model_that_loads_and_writes(trained: Path) -> None:
+    model = Vist2ForCausalLM.from_pretrained(trained).eval()
+    processor = Vist2Processor.from_pretrained(trained)
+    inputs = processor("The cat sat on the mat. " * 10)
+    out = model.generate(**inputs, processor=processor, max_new_tokens=30, eos_token_id=None)
+    assert out.shape[1] == inputs["input_ids"].shape[1] + 30
+    assert str(trained.parents[1]) not in (trained / "config.json").read_text()
+    assert processor.chat_template is not None
+    assert max(path.stat().st_size for path in trained.iterdir()) <= 15_000_000
+
+
+def test_every_stage_moves_aligner_and_llm_and_leaves_the_encoder(trained: Path) -> None:
+    run = trained.parents[1]
+    stages = ("vist2-read-back", "vist2-optical", "vist2-instruct")
+    states = [Vist2ForCausalLM.from_pretrained(run / stage / "final").state_dict() for stage in stages]
+    for before, after in zip(states, states[1:], strict=False):
+        changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+        assert any(name.startswith("aligner") for name in changed)
+        assert any(name.startswith("language_model") for name in changed)
+        assert not any(name.startswith("vision_tower") for name in changed)
+    for stage in stages:
+        assert (run / stage / "losses.json").exists()
+
+
+def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the first of two steps and run again: the weights are those of the uninterrupted run."""
+    run = trained.parents[1]
+    for stage in ("corpus", "tokenizer", "language-model", "text-vit"):
+        (tmp_path / stage).symlink_to(run / stage)
+    real = vist.train.vist2_nano.read_back_loss
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vist.train.vist2_nano.read_back_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_vist2_nano(miniature(), data, tmp_path, "vist2-read-back")
+    assert (tmp_path / "vist2-read-back" / "checkpoint-1").is_dir()
+    again = train_vist2_nano(miniature(), data, tmp_path, "vist2-read-back")
+    resumed = Vist2ForCausalLM.from_pretrained(again).state_dict()
+    whole = Vist2ForCausalLM.from_pretrained(run / "vist2-read-back" / "final").state_dict()
+    assert all(torch.allclose(value, whole[name], atol=1e-6) for name, value in resumed.items())
+
+
+def test_finished_stages_are_not_run_again(trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vist.train.vist2_nano.run_stage", lambda *args, **kwargs: pytest.fail("trained again"))
+    assert train_vist2_nano(miniature(), data, trained.parents[1]) == trained
+
+
+def test_the_command_knows_the_recipe_and_its_stages(tmp_path: Path) -> None:
+    assert vist.recipes.RECIPES["vist2-nano"].numbers() == vist2_nano()
+    with pytest.raises(VistError, match=f"stages are: {', '.join(STAGES)}"):
+        vist.recipes.run("vist2-nano", tmp_path, tmp_path, "alignment")
