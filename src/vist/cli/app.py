@@ -12,13 +12,17 @@ import typer
 
 from vist import __version__
 from vist.cli.demo import demo
+from vist.cli.distance import distance
 from vist.cli.doctor import doctor
 from vist.cli.evaluate import lm, recall
 from vist.cli.failures import guarded
 from vist.cli.generate import generate
 from vist.cli.icl import icl
 from vist.cli.qa import qa
+from vist.cli.readback import readback
 from vist.cli.render import render
+from vist.cli.results import report
+from vist.cli.stress import languages, stress
 from vist.cli.train import train
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -40,7 +44,17 @@ app = _group(
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
 VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, train, doctor)
-MEASURES: tuple[Callable[..., None], ...] = (lm, recall, icl, qa)
+MEASURES: tuple[Callable[..., None], ...] = (
+    lm,
+    recall,
+    icl,
+    qa,
+    readback,
+    stress,
+    languages,
+    distance,
+    report,
+)
 for verb in VERBS:
     app.command()(guarded(verb))
 for measure in MEASURES:

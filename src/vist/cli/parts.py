@@ -41,10 +41,12 @@ def measure_parts(
     out: Path | None,
     json: Path | None,
     metrics: tuple[str, ...] | None = None,
+    more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Measure the parts, print what is there also when one failed, write the JSON file.
 
-    `metrics` are those of the printed table (None: all). Raises what `run_parts` raises.
+    `metrics` are those of the printed table (None: all); `more` gives further keys of the JSON file.
+    Raises what `run_parts` raises.
     """
     from vist.cli.output import console, remark, rows_table
     from vist.eval.files import write_json
@@ -71,7 +73,8 @@ def measure_parts(
         if json is not None and ledger.rows:
             known = {*common, "setup", "setup_digest"}
             rows = [{key: value for key, value in row.items() if key not in known} for row in ledger.rows]
-            write_json(json, head | {"seed": seed, "limit": limit, "setup": dict(setup), "task": task, "rows": rows})
+            values = head | {"seed": seed, "limit": limit, "setup": {**setup, "seed": seed}, "task": task, "rows": rows}
+            write_json(json, values | more())
 
 
 def chosen(names: str | None) -> tuple[str, ...]:
