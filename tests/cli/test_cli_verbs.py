@@ -51,9 +51,10 @@ def test_every_verb_explains_itself(capsys, verb) -> None:
 
 def test_every_verb_is_in_the_help_page() -> None:
     page = reference()
-    for verb in ("demo", "render", "generate", "train", "doctor", "eval lm", "eval recall"):
+    measures = "lm recall icl qa readback stress languages distance report".split()
+    for verb in ("demo", "render", "generate", "train", "doctor", *(f"eval {measure}" for measure in measures)):
         assert f"## `vist {verb}`" in page
-    assert page.count("`--json PATH`") == 6  # all but train print figures
+    assert page.count("`--json PATH`") == 12  # all but train and report print figures
     assert "| `--device {auto,cpu,cuda}` |" in page
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ from vist.cli.options import (
     PagesOption,
     SeedOption,
 )
-from vist.cli.parts import LimitOption, OutOption, ResamplesOption, chosen, measure_parts, whole_numbers
+from vist.cli.parts import LimitOption, OutOption, ResamplesOption, chosen, measure_parts, row_head, whole_numbers
 from vist.cli.readback import StylesOption
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def lm(
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 10_000,
     cost: Annotated[bool, typer.Option("--cost", help="Also measure FLOPs, memory, time and speed.")] = False,
     seed: SeedOption = 0,
+    out: OutOption = None,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = None,
 ) -> None:
@@ -72,8 +74,9 @@ def lm(
     from vist.eval.conditions import LABELS, Condition
     from vist.eval.cost import measure_cost
     from vist.eval.files import write_json
-    from vist.eval.lm import evaluate_lm
+    from vist.eval.lm import evaluate_lm, lm_rows
     from vist.eval.provenance import provenance
+    from vist.eval.records import Ledger
     from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
 
     reader = load_reader(model, device)
@@ -91,10 +94,19 @@ def lm(
     screen.print()
     screen.print(differences_table(figures, {condition.value: label for condition, label in LABELS.items()}))
     remark(f"{result.windows} windows of {result.documents} documents; bootstrap by {result.unit}; {_skipped(short)}.")
+    setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
+    setup |= {"skipped_documents": short, "style": reader.style.to_dict()}
+    if out is not None:
+        part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
+        ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
+        ledger.add(part, lm_rows(methods, figures))
     if json is not None:
-        setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
-        setup |= {"skipped_documents": short, "style": reader.style.to_dict()}
         write_json(json, provenance(model) | {"setup": setup, "methods": methods, "lm": figures})
+
+
+def _name(path: Path) -> str:
+    """What a file is called in tables: with its folder where the name says nothing."""
+    return f"{path.parent.name}/{path.stem}" if path.suffix == ".parquet" else path.stem
 
 
 def recall(

@@ -95,7 +95,7 @@ def rows_table(rows: list[Row], differences: bool = False) -> Table:
     """Rows of `vist.eval.scores`: a line for each part and metric, a column for each method or paired difference."""
     from vist.eval.tables import lines
 
-    head, body = lines(rows, differences)
+    head, body = lines([row | {"limit": None} for row in rows], differences)  # the line above the table says it
     table = _table(["difference, 95 % interval" if differences else "95 % interval", "", *head[2:]])
     for line in body:
         table.add_row(*(text.replace("[", "\\[") for text in line))

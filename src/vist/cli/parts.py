@@ -50,12 +50,11 @@ def measure_parts(
     """
     from vist.cli.output import console, remark, rows_table
     from vist.eval.files import write_json
-    from vist.eval.provenance import hardware, provenance
+    from vist.eval.provenance import provenance
     from vist.eval.records import Ledger, run_parts
 
     head = provenance(model)
-    common = {key: head[key] for key in ("commit", "versions", "command", "date", "model")}
-    common |= {"hardware": hardware(), "seed": seed, "limit": limit}
+    common = row_head(head, seed, limit)
     ledger = Ledger(out, task, common, setup)
     try:
         run_parts(ledger, parts, remark)
@@ -75,6 +74,14 @@ def measure_parts(
             rows = [{key: value for key, value in row.items() if key not in known} for row in ledger.rows]
             values = head | {"seed": seed, "limit": limit, "setup": {**setup, "seed": seed}, "task": task, "rows": rows}
             write_json(json, values | more())
+
+
+def row_head(head: Mapping[str, Any], seed: int, limit: int | None) -> dict[str, Any]:
+    """What every row carries, from the head of a JSON file."""
+    from vist.eval.provenance import hardware
+
+    known = {key: head[key] for key in ("commit", "versions", "command", "date", "model")}
+    return known | {"hardware": hardware(), "seed": seed, "limit": limit}
 
 
 def chosen(names: str | None) -> tuple[str, ...]:

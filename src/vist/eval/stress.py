@@ -5,6 +5,9 @@ Owns the variations and the counting of characters. Does not know the LLM, files
 Decisions
 - A character counts as read when the slot of the patch that holds its centre names exactly it. One that the head has no
   name for counts as not read: scripts outside its alphabet score what they are worth to a reader.
+- A page that is moved or turned puts characters into other patches than the layout says, where they count as not read.
+  So the character error rate of the text put together from all patches is reported too: what is read in a neighbouring
+  patch counts there.
 - Every variation reads the same pages as the plain style, so differences are paired by page.
 - Three places to vary: the text (typos, drawn as they stand), the style (font, weight, size), the pixels (colour, JPEG,
   blur, noise, rotation). Pixels vary by Pillow transforms of the finished page, seeded by page and variation.
@@ -19,13 +22,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from vist.errors import VistError
+from vist.eval.edits import character_errors
 from vist.eval.reader import Reader
 from vist.eval.scores import Row, score_rows
 from vist.render import PageStyle, layout, render
@@ -166,6 +170,15 @@ def _installed(files: tuple[str, ...]) -> str | None:
     return None
 
 
+class Read(NamedTuple):
+    """What was read of each page, (X,) each: characters `right` of `total`, `errors` in the text of `length`."""
+
+    right: np.ndarray
+    total: np.ndarray
+    errors: np.ndarray
+    length: np.ndarray
+
+
 def check_encoder(reader: Reader) -> Any:
     """The model's TextViT. Raises VistError for another tower, which has no reading head to ask."""
     tower = reader.model.vision_tower
@@ -176,61 +189,64 @@ def check_encoder(reader: Reader) -> Any:
     return tower
 
 
-def count_read(
-    reader: Reader, texts: Sequence[str], variation: Variation | None = None, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Characters read right, and characters drawn, on the first page of each text (X,) each."""
+def count_read(reader: Reader, texts: Sequence[str], variation: Variation | None = None, seed: int = 0) -> Read:
+    """Characters read right on the first page of each text, patch by patch and as a whole."""
     tower = check_encoder(reader)
     change = variation or Variation("", "")
     style: PageStyle = replace(reader.style, **(change.style or {}))
-    right: list[int] = []
-    total: list[int] = []
+    salt = zlib.crc32(change.part.encode())
+    counted = []
     for start in range(0, len(texts), _BATCH):
         drawn = [
-            _page(
-                text,
-                style,
-                change,
-                tower.config,
-                np.random.default_rng((seed, number, zlib.crc32(change.part.encode()))),
-            )
+            _page(text, style, change, tower.config, np.random.default_rng((seed, number, salt)))
             for number, text in enumerate(texts[start : start + _BATCH], start)
         ]
-        pixels, ink, targets = (np.stack(parts) for parts in zip(*drawn, strict=True))
+        shown = [page[3] for page in drawn]
+        pixels, ink, targets = (np.stack([page[place] for page in drawn]) for place in range(3))
         with torch.inference_mode():
             there = torch.from_numpy(ink).to(reader.device)
             features = tower(torch.from_numpy(pixels).to(reader.device), there)
             named = tower.read_logits(features).argmax(-1).cpu().numpy()
         drawn_XNS = (targets != EMPTY) & ink[..., None]
-        right += ((named == targets) & drawn_XNS & (targets != OTHER)).sum((1, 2)).tolist()
-        total += drawn_XNS.sum((1, 2)).tolist()
-    return np.array(right, dtype=float), np.array(total, dtype=float)
+        right = ((named == targets) & drawn_XNS & (targets != OTHER)).sum((1, 2))
+        texts_read = [_text(*page, tower.config) for page in zip(named, ink, strict=True)]
+        errors = [character_errors(*pair) for pair in zip(shown, texts_read, strict=True)]
+        counted.append(np.column_stack([right, drawn_XNS.sum((1, 2)), errors]).astype(float))
+    return Read(*np.concatenate(counted).T)
+
+
+def _text(named_NS: np.ndarray, ink_N: np.ndarray, config: Any) -> str:
+    """What the classes of a page's inked patches spell, rows joined by blanks."""
+    names = ["", "\ufffd", *config.alphabet]
+    patches = ["".join(names[number] for number in slots) for slots in named_NS.tolist()]
+    columns = config.grid[1]
+    rows = ["".join(patches[at : at + columns]) for at in range(0, len(patches), columns) if ink_N[at]]
+    return " ".join(row.strip() for row in rows)
 
 
 def _page(
     text: str, style: PageStyle, change: Variation, config: Any, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels (H,W), ink (N,) and targets (N,S) of the first page of a text, changed as the variation says."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Pixels (H,W), ink (N,), targets (N,S) and text of the first page of a text, changed as the variation says."""
     if change.text is not None:
         text = change.text(text, rng)
     pages = render(text, style)
     pixels = pages.pixels[0]
     if change.pixels is not None:
         pixels = np.array(change.pixels(Image.fromarray(pixels), rng))
-    return pixels, pages.ink[0].reshape(-1), reading_targets(layout(text, style), text, config)
+    targets = reading_targets(layout(text, style), text, config)
+    return pixels, pages.ink[0].reshape(-1), targets, pages[0].text
 
 
 def stress_rows(
-    read: tuple[np.ndarray, np.ndarray],
-    plain: tuple[np.ndarray, np.ndarray] | None = None,
-    resamples: int = 10_000,
-    seed: int = 0,
-    **axes: Any,
+    read: Read, plain: Read | None = None, resamples: int = 10_000, seed: int = 0, **axes: Any
 ) -> list[Row]:
-    """Accuracy of characters, paired with that of the plain pages where there are any."""
-    values, sizes = {"encoder": read[0]}, {"encoder": read[1]}
-    if plain is not None:
-        values["plain"], sizes["plain"] = plain
-    return score_rows(
-        "characters", values, sizes, pairs=(("encoder", "plain"),), resamples=resamples, seed=seed, **axes
-    )
+    """Accuracy of characters and error rate of the text, paired with those of the plain pages where there are any."""
+    rows: list[Row] = []
+    for metric, place in (("characters", 0), ("cer", 2)):
+        values, sizes = {"encoder": read[place]}, {"encoder": read[place + 1]}
+        if plain is not None:
+            values["plain"], sizes["plain"] = plain[place], plain[place + 1]
+        pairs = (("encoder", "plain"),)
+        rows += score_rows(metric, values, sizes, pairs=pairs, resamples=resamples, seed=seed, **axes)
+    return rows
