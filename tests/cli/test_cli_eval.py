@@ -65,7 +65,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 SHOTS = ("--encoder-shots", 2, "--decoder-shots", 1, "--seeds", "42", "--resamples", 200)
 
 
-def test_icl_adds_parts_and_goes_on(data, tiny_folder, tmp_path, capsys) -> None:
+def test_icl_adds_parts_and_goes_on(data, tiny_folder, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("vist.eval.provenance.commit", lambda: "c" * 40)  # a commit made meanwhile would measure again
     icl = ("eval", "icl", "--data", data, "--model", tiny_folder, *SHOTS, "--limit", 2, "--out", tmp_path / "r.jsonl")
     run(*icl, "--json", tmp_path / "icl.json")
     first = capsys.readouterr()
@@ -104,7 +105,7 @@ def test_qa_in_both_allocations(data, tiny_folder, tmp_path, capsys) -> None:
     assert {row["part"].rsplit(", ", 1)[1] for row in rows} == {"text-first", "pages-first"}
     assert {row["metric"] for row in rows} == {"exact", "f1", "retrieved"}
     assert rows[0]["setup"]["collection"] == 8
-    many = ("--encoder-passages", 9, "--decoder-passages", 0)
+    many = ("--encoder-passages", 9, "--decoder-passages", 0, "--shots", 0)
     sentence = refusal(capsys, "eval", "qa", "--data", data, "--model", tiny_folder, *many)
     assert "9 passages were asked for and there are 8" in sentence
 
