@@ -66,7 +66,11 @@ def qa(
         )
         for kind in wanted
     }
-    setup = {"data": str(data), "questions": str(file), "passages": [str(path) for path in passages or []]}
+    setup: dict[str, Any] = {
+        "data": str(data),
+        "questions": str(file),
+        "passages": [str(path) for path in passages or []],
+    }
     setup |= {"split": split, "collection": len(read.collection), "asked": len(read.asked), "shots": shots}
     measure_parts(
         "qa",

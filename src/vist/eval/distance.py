@@ -114,7 +114,7 @@ def distance_rows(
         for rate in rates:
             found = distances(reader, texts, importance, order, rate, seed, visual)
             values = {"visual": found["distance"], "wrong": found["wrong"], "unmasked": whole}
-            axes = {"order": order, "rate": rate}
+            axes: dict[str, Any] = {"order": order, "rate": rate}
             pairs = (("visual", "unmasked"), ("visual", "wrong"))
             rows += score_rows(f"distance:{order} {rate:.0%}", values, pairs=pairs, **axes, **shared)
             rows += score_rows(f"kept:{order} {rate:.0%}", {"text": found["kept"]}, **axes, **shared)
