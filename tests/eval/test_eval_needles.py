@@ -104,7 +104,9 @@ def test_the_needle_stands_at_its_depth(reader: Reader, depth: float) -> None:
     assert [context.facts[0].kind for context in contexts] == ["hex", "several", "hex"]
     for context in contexts:
         place = context.text.index(statements(context.facts[0])[0]) / len(context.text)
-        assert place == pytest.approx(depth * (1 - sum(map(len, statements(context.facts[0]))) / len(context.text)), abs=0.1)
+        assert place == pytest.approx(
+            depth * (1 - sum(map(len, statements(context.facts[0]))) / len(context.text)), abs=0.1
+        )
         assert all(statement in context.text for statement in statements(context.facts[0]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import string
@@ -210,6 +211,8 @@ def test_files_are_read_and_checked(tmp_path: Path) -> None:
     assert len(worked_examples(questions, read_questions(questions), 2, 0)) == 2
     with pytest.raises(VistError, match="has 2 questions that are not asked"):
         worked_examples(questions, [], 3, 0)
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read_questions(tmp_path / "lines.jsonl") == read_questions(questions)
     with pytest.raises(VistError, match="has no split 'dev'"):
         read_questions(questions, "dev")
     with pytest.raises(VistError, match="no question or no answer"):

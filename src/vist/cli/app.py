@@ -13,6 +13,7 @@ import typer
 from vist import __version__
 from vist.cli.cost import cost
 from vist.cli.demo import demo
+from vist.cli.distance import distance
 from vist.cli.doctor import doctor
 from vist.cli.evaluate import lm, recall
 from vist.cli.failures import guarded
@@ -20,7 +21,10 @@ from vist.cli.gateway import gateway
 from vist.cli.generate import generate
 from vist.cli.icl import icl
 from vist.cli.qa import qa
+from vist.cli.readback import readback
 from vist.cli.render import render
+from vist.cli.results import report
+from vist.cli.stress import languages, stress
 from vist.cli.train import train
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -42,7 +46,17 @@ app = _group(
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
 VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, train, cost, doctor)
-MEASURES: tuple[Callable[..., None], ...] = (lm, recall, icl, qa)
+MEASURES: tuple[Callable[..., None], ...] = (
+    lm,
+    recall,
+    icl,
+    qa,
+    readback,
+    stress,
+    languages,
+    distance,
+    report,
+)
 for verb in VERBS:
     app.command()(guarded(verb))
 for measure in MEASURES:

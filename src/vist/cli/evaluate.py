@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +22,11 @@ from vist.cli.options import (
     PagesOption,
     SeedOption,
 )
+from vist.cli.parts import LimitOption, OutOption, ResamplesOption, chosen, measure_parts, row_head, whole_numbers
+from vist.cli.readback import StylesOption
+
+if TYPE_CHECKING:
+    from vist.eval.reader import Reader
 
 DocumentsOption = Annotated[
     int | None, typer.Option("--documents", min=1, help="Read only the first documents of the files.")
@@ -32,6 +39,19 @@ class Kind(StrEnum):
     NUMBER = "number"
     NAME = "name"
     BOTH = "both"
+    HEX = "hex"
+    PATH = "path"
+    IDENTIFIER = "identifier"
+    DATE = "date"
+    QUOTATION = "quotation"
+    WORD_WORD = "word-word"
+    WORD_NUMBER = "word-number"
+    UUID_NUMBER = "uuid-number"
+    SEVERAL = "several"
+    AGGREGATION = "aggregation"
+    ASSOCIATION = "association"
+    DIALOGUE = "dialogue"
+    ALL = "all"
 
 
 def lm(
@@ -45,6 +65,7 @@ def lm(
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 10_000,
     cost: Annotated[bool, typer.Option("--cost", help="Also measure FLOPs, memory, time and speed.")] = False,
     seed: SeedOption = 0,
+    out: OutOption = None,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = None,
 ) -> None:
@@ -53,12 +74,13 @@ def lm(
     from vist.eval.conditions import LABELS, Condition
     from vist.eval.cost import measure_cost
     from vist.eval.files import write_json
-    from vist.eval.lm import evaluate_lm
+    from vist.eval.lm import evaluate_lm, lm_rows
     from vist.eval.provenance import provenance
+    from vist.eval.records import Ledger
     from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
 
     reader = load_reader(model, device)
-    texts = _visible(read_documents(files, documents))
+    texts = visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
     passages = with_wrong_texts(reader, found, pages)
     result = evaluate_lm(reader, passages, [window.document for window in found], batch_size, resamples, seed)
@@ -72,10 +94,19 @@ def lm(
     screen.print()
     screen.print(differences_table(figures, {condition.value: label for condition, label in LABELS.items()}))
     remark(f"{result.windows} windows of {result.documents} documents; bootstrap by {result.unit}; {_skipped(short)}.")
+    setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
+    setup |= {"skipped_documents": short, "style": reader.style.to_dict()}
+    if out is not None:
+        part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
+        ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
+        ledger.add(part, lm_rows(methods, figures))
     if json is not None:
-        setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
-        setup |= {"skipped_documents": short, "style": reader.style.to_dict()}
         write_json(json, provenance(model) | {"setup": setup, "methods": methods, "lm": figures})
+
+
+def _name(path: Path) -> str:
+    """What a file is called in tables: with its folder where the name says nothing."""
+    return f"{path.parent.name}/{path.stem}" if path.suffix == ".parquet" else path.stem
 
 
 def recall(
@@ -84,35 +115,122 @@ def recall(
     pages: PagesOption = 4,
     contexts: Annotated[int, typer.Option("--contexts", min=2, help="Texts in which facts are planted.")] = 50,
     facts: Annotated[int, typer.Option("--facts", min=1, help="Facts planted in each.")] = 6,
-    kind: Annotated[Kind, typer.Option("--kind", help="Four-digit numbers, names, or both in turn.")] = Kind.BOTH,
+    kind: Annotated[Kind, typer.Option("--kind", help="What is planted; both: numbers and names.")] = Kind.BOTH,
+    styles: StylesOption = None,
+    lengths: Annotated[
+        str | None, typer.Option("--lengths", metavar="N,M", help="Also a grid: context lengths in pages ...")
+    ] = None,
+    depths: Annotated[int, typer.Option("--depths", min=2, help="... by so many depths of the needle.")] = 5,
     documents: DocumentsOption = None,
     batch_size: BatchOption = 4,
+    resamples: ResamplesOption = 10_000,
     seed: SeedOption = 0,
+    limit: LimitOption = None,
+    out: OutOption = None,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = None,
 ) -> None:
-    """Exact recall of facts planted in real text, under four conditions, by kind and by page."""
-    from vist.cli.output import console, recall_table, remark
-    from vist.eval.files import write_json
-    from vist.eval.provenance import provenance
-    from vist.eval.recall import KINDS, evaluate_recall, plan_contexts
+    """Exact recall of facts planted in real text, under four conditions: by kind, page, style, depth and length.
+
+    Also says how misses fail: wrong characters, another needle, made up, refused.
+    """
     from vist.eval.windows import read_documents
 
     reader = load_reader(model, device)
-    texts = list(islice(_visible(read_documents(files, documents)), contexts))
-    kinds = KINDS if kind is Kind.BOTH else (kind.value,)
-    planned = plan_contexts(reader, texts, contexts, facts, pages, kinds, seed)
-    result = evaluate_recall(reader, planned, pages, batch_size)
-    console().print(recall_table(result.rows()))
-    remark(f"{contexts} contexts of {pages} pages, {facts} facts in each; Wilson 95 % intervals.")
-    if json is not None:
-        setup = {"files": [str(path) for path in files], "pages": pages, "contexts": contexts, "facts": facts}
-        setup |= {"seed": seed, "style": reader.style.to_dict()}
-        figures = {"setup": setup, "recall": result.rows(), "recall_by_page": result.depth_rows()}
-        write_json(json, provenance(model) | figures)
+    count = contexts if limit is None else max(2, min(contexts, limit))
+    texts = list(islice(visible(read_documents(files, documents)), count))
+    plan = _Recall(reader, texts, count, facts, pages, kind, batch_size, resamples, seed)
+    names = chosen(styles) or (reader.style.name,)
+    parts: dict[str, Any] = {
+        f"{name}, {pages} pages": lambda name=name: plan.planted(name if styles else None) for name in names
+    }
+    for length in whole_numbers(lengths, "--lengths") if lengths else ():
+        for depth in (place / (depths - 1) for place in range(depths)):
+            part = f"grid: {length} pages, depth {depth:.0%}"
+            parts[part] = lambda length=length, depth=depth: plan.cell(length, depth)
+    setup = {"files": [str(path) for path in files], "pages": pages, "contexts": count, "facts": facts}
+    setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict()}
+    measure_parts(
+        "recall",
+        parts,
+        model=model,
+        setup=setup,
+        seed=seed,
+        limit=limit,
+        out=out,
+        json=json,
+        more=plan.summary,
+    )
 
 
-def _visible(texts: Iterable[str]) -> Iterator[str]:
+@dataclass
+class _Recall:
+    """The parts of one `vist eval recall`; `first` is the result of the first of them."""
+
+    reader: Reader
+    texts: list[str]
+    contexts: int
+    facts: int
+    pages: int
+    kind: Kind
+    batch_size: int
+    resamples: int
+    seed: int
+    first: Any = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is planted."""
+        from vist.eval.needles import FACT_KINDS, NEEDLE_KINDS
+
+        return {Kind.BOTH: FACT_KINDS, Kind.ALL: NEEDLE_KINDS}.get(self.kind, (self.kind.value,))
+
+    def planted(self, style: str | None) -> list[dict[str, Any]]:
+        """Several facts in each context, in one style."""
+        from vist.cli.output import console, recall_table, remark
+        from vist.eval.recall import evaluate_recall, plan_contexts
+
+        own = self.reader if style is None else self.reader.restyled(style)
+        planned = plan_contexts(own, self.texts, self.contexts, self.facts, self.pages, self.kinds, self.seed)
+        result = evaluate_recall(own, planned, self.pages, self.batch_size)
+        if self.first is None:
+            self.first = result
+            console().print(recall_table(result.rows()))
+            remark(
+                f"{self.contexts} contexts of {self.pages} pages, {self.facts} facts in each; Wilson 95 % intervals."
+            )
+        ratio = text_ratio(own, planned)
+        return result.score_rows(self.resamples, self.seed, style=own.style.name, ratio=ratio)
+
+    def cell(self, length: int, depth: float) -> list[dict[str, Any]]:
+        """One fact in each context, at one depth of texts of one length."""
+        from vist.eval.recall import evaluate_recall, plan_depth
+
+        planned = plan_depth(self.reader, self.texts, self.contexts, length, depth, self.kinds, self.seed)
+        rows = evaluate_recall(self.reader, planned, length, self.batch_size).score_rows(
+            self.resamples, self.seed, depth=depth
+        )
+        return [row for row in rows if row["metric"] == "exact"]
+
+    def summary(self) -> dict[str, Any]:
+        """What the JSON file has besides the rows."""
+        if self.first is None:
+            return {}
+        return {
+            "recall": self.first.rows(),
+            "recall_by_page": self.first.depth_rows(),
+            "misses": self.first.miss_rows(),
+        }
+
+
+def text_ratio(reader: Reader, contexts: Sequence[Any]) -> float:
+    """Text tokens per visual token of the first contexts."""
+    few = contexts[:4]
+    seen = reader.read_pages([[reader.draw(context.text)] for context in few])[1]
+    return sum(len(reader.ids(context.text)) for context in few) / max(1, sum(seen))
+
+
+def visible(texts: Iterable[str]) -> Iterator[str]:
     """The documents that hold anything visible, one after the other. Raises VistError when none does."""
     from vist.errors import VistError
 

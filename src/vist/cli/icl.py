@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,10 @@ from vist.cli.parts import (
     measure_parts,
     whole_numbers,
 )
+
+if TYPE_CHECKING:
+    from vist.eval.icl import IclConfig
+    from vist.eval.reader import Reader
 
 
 class OnPages(StrEnum):
@@ -57,8 +62,8 @@ def icl(
     Accuracy of each set, by likelihood as it is, per token, calibrated, and both; the table shows the first.
     """
     from vist.cli.output import remark
-    from vist.eval.icl import IclConfig, Strategy, evaluate_icl
-    from vist.eval.labelled import RESEARCH_ONLY, find_sets, read_labelled
+    from vist.eval.icl import IclConfig, Strategy
+    from vist.eval.labelled import RESEARCH_ONLY, find_sets
 
     folders = find_sets(data, chosen(sets))
     numbers = whole_numbers(seeds, "--seeds")
@@ -68,18 +73,9 @@ def icl(
     for name in RESEARCH_ONLY:
         if name in folders:
             remark(f"{name}: its licence allows research and other non-commercial use only.")
-    there = list(find_sets(data, ()))
-
-    def measure(name: str) -> list[dict]:
-        place = there.index(name)
-        other = None if len(there) == 1 else read_labelled(find_sets(data, ())[there[place - 1]])
-        rows = evaluate_icl(reader, read_labelled(folders[name]), other, config)
-        if rows[0]["long_questions"]:
-            remark(f"{name}: {rows[0]['long_questions']} questions were cut from the left to half of the window.")
-        return rows
-
+    there = find_sets(data, ())
     setup = {key: getattr(config, key) for key in config.__dataclass_fields__} | {"data": str(data)}
-    parts = {name: partial(measure, name) for name in folders}
+    parts = {name: partial(_measure, reader, there, name, config) for name in folders}
     measure_parts(
         "icl",
         parts,
@@ -91,3 +87,24 @@ def icl(
         json=json,
         metrics=("nll_acc",),
     )
+
+
+def _measure(reader: Reader, there: dict[str, Path], name: str, config: IclConfig) -> list[dict[str, Any]]:
+    """One set; the wrong pages come from the set before it that can be read."""
+    from vist.cli.output import remark
+    from vist.errors import VistError
+    from vist.eval.icl import evaluate_icl
+    from vist.eval.labelled import read_labelled
+
+    source, other = read_labelled(there[name]), None
+    names = list(there)
+    for step in range(1, len(names)):
+        try:
+            other = read_labelled(there[names[names.index(name) - step]])
+            break
+        except VistError:  # that set's own part says what is wrong with it
+            continue
+    rows = evaluate_icl(reader, source, other, config)
+    if rows[0]["long_questions"]:
+        remark(f"{name}: {rows[0]['long_questions']} questions were cut from the left to half of the window.")
+    return rows

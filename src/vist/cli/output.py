@@ -121,35 +121,12 @@ def _table(columns: list[str]) -> Table:
     return table
 
 
-SHARES = ("nll_acc", "exact", "f1", "retrieved", "cer", "wer", "characters", "saving", "lost", "kept", "misses")
-
-
 def rows_table(rows: list[Row], differences: bool = False) -> Table:
     """Rows of `vist.eval.scores`: a line for each part and metric, a column for each method or paired difference."""
-    wanted = [row for row in rows if (row["minus"] is not None) is differences]
-    columns = list(dict.fromkeys(_column(row) for row in wanted))
-    table = _table(["difference, 95 % interval" if differences else "95 % interval", "", "n", *columns])
-    lines: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in wanted:
-        lines.setdefault((str(row["part"]), row["metric"]), {})[_column(row)] = row
-    for (part, metric), cells in lines.items():
-        number = f"{next(iter(cells.values()))['n']:,}"
-        shown = [cell(cells[column]) if column in cells else "" for column in columns]
-        table.add_row(part, metric, number, *(text.replace("[", "\\[") for text in shown))
+    from vist.eval.tables import lines
+
+    head, body = lines([row | {"limit": None} for row in rows], differences)  # the line above the table says it
+    table = _table(["difference, 95 % interval" if differences else "95 % interval", "", *head[2:]])
+    for line in body:
+        table.add_row(*(text.replace("[", "\\[") for text in line))
     return table
-
-
-def _column(row: Row) -> str:
-    return str(row["label"]) if row["minus"] is None else f"{row['method']} - {row['minus']}"
-
-
-def cell(row: Row) -> str:
-    """An estimate with its interval; shares as per cent, differences with their sign."""
-    estimate, low, high = (float("nan") if row[key] is None else row[key] for key in ("value", "low", "high"))
-    if estimate != estimate:  # not a number
-        return "-"
-    sign = "" if row["minus"] is None else "+"
-    if row["metric"].split(":")[0] in SHARES:
-        return f"{estimate:{sign}.1%} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
-    digits = 3 if abs(estimate) < 10 else 1
-    return f"{estimate:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"

@@ -41,19 +41,20 @@ def measure_parts(
     out: Path | None,
     json: Path | None,
     metrics: tuple[str, ...] | None = None,
+    more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Measure the parts, print what is there also when one failed, write the JSON file.
 
-    `metrics` are those of the printed table (None: all). Raises what `run_parts` raises.
+    `metrics` are those of the printed table (None: all); `more` gives further keys of the JSON file.
+    Raises what `run_parts` raises.
     """
     from vist.cli.output import console, remark, rows_table
     from vist.eval.files import write_json
-    from vist.eval.provenance import hardware, provenance
+    from vist.eval.provenance import provenance
     from vist.eval.records import Ledger, run_parts
 
     head = provenance(model)
-    common = {key: head[key] for key in ("commit", "versions", "command", "date", "model")}
-    common |= {"hardware": hardware(), "seed": seed, "limit": limit}
+    common = row_head(head, seed, limit)
     ledger = Ledger(out, task, common, setup)
     try:
         run_parts(ledger, parts, remark)
@@ -71,7 +72,16 @@ def measure_parts(
         if json is not None and ledger.rows:
             known = {*common, "setup", "setup_digest"}
             rows = [{key: value for key, value in row.items() if key not in known} for row in ledger.rows]
-            write_json(json, head | {"seed": seed, "limit": limit, "setup": dict(setup), "task": task, "rows": rows})
+            values = head | {"seed": seed, "limit": limit, "setup": {**setup, "seed": seed}, "task": task, "rows": rows}
+            write_json(json, values | more())
+
+
+def row_head(head: Mapping[str, Any], seed: int, limit: int | None) -> dict[str, Any]:
+    """What every row carries, from the head of a JSON file."""
+    from vist.eval.provenance import hardware
+
+    known = {key: head[key] for key in ("commit", "versions", "command", "date", "model")}
+    return known | {"hardware": hardware(), "seed": seed, "limit": limit}
 
 
 def chosen(names: str | None) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,19 +52,12 @@ def qa(
 
     BM25 ranks the passages. Also says how often the passage that holds the answer was among those found.
     """
-    import numpy as np
-
     from vist.eval.qa import Allocation, QaConfig, evaluate_qa
-    from vist.eval.retrieval import rank, read_passages, read_questions, worked_examples
 
     file = questions or data / "qa" / "questions.parquet"
-    asked = read_questions(file, split)
-    collection = read_passages(passages or [data / "qa" / "passages.parquet"])
-    order = np.random.default_rng(seed).permutation(len(asked))
     count = examples if limit is None else max(2, min(examples, limit))
-    chosen = [asked[place] for place in order[:count]]
-    worked = worked_examples(file, chosen, shots, seed)
-    found = rank(collection, chosen, encoder_passages + decoder_passages)
+    read = _read(file, passages or [data / "qa" / "passages.parquet"], split, count, shots, seed)
+    found = read.rank(encoder_passages + decoder_passages)
     reader = load_reader(model, device)
     wanted = [Allocation(allocation.value)] if allocation is not Allocate.BOTH else list(Allocation)
     configs = {
@@ -72,12 +66,16 @@ def qa(
         )
         for kind in wanted
     }
-    setup = {"data": str(data), "questions": str(file), "passages": [str(path) for path in passages or []]}
-    setup |= {"split": split, "collection": len(collection), "asked": len(chosen), "shots": shots}
+    setup: dict[str, Any] = {
+        "data": str(data),
+        "questions": str(file),
+        "passages": [str(path) for path in passages or []],
+    }
+    setup |= {"split": split, "collection": len(read.collection), "asked": len(read.asked), "shots": shots}
     measure_parts(
         "qa",
         {
-            part: lambda config=config: evaluate_qa(reader, chosen, found, worked, config)  # type: ignore[misc]
+            part: lambda config=config: evaluate_qa(reader, read.asked, found, read.worked, config)  # type: ignore[misc]
             for part, config in configs.items()
         },
         model=model,
@@ -87,3 +85,30 @@ def qa(
         out=out,
         json=json,
     )
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """The questions that are asked, worked ones to show first, and the passages."""
+
+    asked: list[Any]
+    worked: list[Any]
+    collection: list[Any]
+
+    def rank(self, count: int) -> list[list[Any]]:
+        """The best `count` passages of each question."""
+        from vist.eval.retrieval import rank
+
+        return rank(self.collection, self.asked, count)
+
+
+def _read(file: Path, passages: list[Path], split: str, count: int, shots: int, seed: int) -> _Questions:
+    """`count` questions of a split in random order, and what goes with them."""
+    import numpy as np
+
+    from vist.eval.retrieval import read_passages, read_questions, worked_examples
+
+    there = read_questions(file, split)
+    order = np.random.default_rng(seed).permutation(len(there))
+    asked = [there[place] for place in order[:count]]
+    return _Questions(asked, worked_examples(file, asked, shots, seed), read_passages(passages))

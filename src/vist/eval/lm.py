@@ -131,6 +131,22 @@ def evaluate_lm(
     return summarize(conditions, text_tokens, np.asarray(documents), scored, resamples, seed)
 
 
+def lm_rows(methods: Sequence[dict[str, Any]], figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of `method_dict` (with cost, if measured) and `to_dict` as rows of results (docs/evaluation.md)."""
+    head = {"n": figures["windows"], "unit": figures["unit"]}
+    known = ("name", "label", "ppl", "ppl_low", "ppl_high")
+    rows = []
+    for row in methods:
+        bounds = {"value": row["ppl"], "low": row["ppl_low"], "high": row["ppl_high"]}
+        more = {key: value for key, value in row.items() if key not in known}
+        named = {"metric": "perplexity", "method": row["name"], "label": row["label"], "minus": None}
+        rows.append(head | named | bounds | more)
+    for row in figures["differences"]:
+        named = {"metric": "nats per token", "method": row["of"], "label": row["of"], "minus": row["minus"]}
+        rows.append(head | named | {"value": row["estimate"], "low": row["low"], "high": row["high"]})
+    return rows
+
+
 def condition_loss(
     reader: Reader,
     condition: Condition,

@@ -17,7 +17,8 @@ from enum import StrEnum
 from vist.eval.edits import edit_distance
 
 _REFUSAL = re.compile(
-    r"^\W*(?:not (?:known|mentioned|stated|given|found)|unknown|no answer|none|nothing|i (?:do not|don't|cannot|can't))\b",
+    r"^\W*(?:not (?:known|mentioned|stated|given|found)|unknown|no answer|none|nothing"
+    r"|i (?:do not|don't|cannot|can't))\b",
     re.IGNORECASE,
 )
 

@@ -22,11 +22,11 @@ import numpy as np
 from vist.train.facts import Fact, make_fact
 
 _WORDS = (
-    "amber anchor apple basket beacon bridge candle carpet castle cedar clover copper coral cotton crystal dragon eagle "
-    "ember falcon feather fiddle forest garden ginger hammer harbour hazel island ivory jacket kettle ladder lantern "
-    "lemon linen lizard marble meadow mirror needle oyster paper pepper pigeon pillow planet pocket quarry rabbit ribbon "
-    "river saddle sailor salmon shadow silver spider stable summer tailor temple thunder tiger timber turnip velvet "
-    "violet walnut willow winter"
+    "amber anchor apple basket beacon bridge candle carpet castle cedar clover copper coral cotton crystal "
+    "dragon eagle ember falcon feather fiddle forest garden ginger hammer harbour hazel island ivory jacket "
+    "kettle ladder lantern lemon linen lizard marble meadow mirror needle oyster paper pepper pigeon pillow "
+    "planet pocket quarry rabbit ribbon river saddle sailor salmon shadow silver spider stable summer tailor "
+    "temple thunder tiger timber turnip velvet violet walnut willow winter"
 ).split()
 _MONTHS = "January February March April May June July August September October November December".split()
 _VERBS = "parse read write load merge split find check count build open close sort fetch".split()

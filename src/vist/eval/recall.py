@@ -252,9 +252,8 @@ def plan_depth(
     """
     _check(contexts, 1, kinds)
     planned = []
-    for number, (text, end) in enumerate(
-        (text, end) for text, share in _shared_out(texts, contexts) for end in _ends(text, share)
-    ):
+    places = [(text, end) for text, share in _shared_out(texts, contexts) for end in _ends(text, share)]
+    for number, (text, end) in enumerate(places):
         base = fill_pages(text[: next_border(text, end)], pages, reader.style)
         if count_pages(base, reader.style) < pages:
             raise VistError(f"A text of {len(text)} characters does not fill {pages} pages; lower --lengths.")

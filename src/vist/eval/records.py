@@ -147,6 +147,6 @@ def run_parts(
     if broken is not None:
         raise broken
     if refused:
-        part, error = next(iter(refused.items()))
+        part, first = next(iter(refused.items()))
         kept = "" if ledger.path is None else f" The others are in {str(ledger.path)!r}; run again to go on."
-        raise VistError(f"{len(refused)} of {len(parts)} parts failed, the first being {part!r}: {error}{kept}")
+        raise VistError(f"{len(refused)} of {len(parts)} parts failed, the first being {part!r}: {first}{kept}")

@@ -12,6 +12,7 @@ Decisions
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +101,13 @@ def worked_examples(file: Path, asked: Sequence[Question], count: int, seed: int
 def _columns(file: Path) -> set[str]:
     import pyarrow.parquet as pq
 
-    if file.suffix == ".parquet" and file.is_file():
-        try:
+    try:
+        if file.suffix == ".parquet":
             return set(pq.ParquetFile(file).schema_arrow.names)
-        except (OSError, ValueError):  # read_table says what is wrong with it
-            return set()
-    return set()
+        with file.open(encoding="utf-8") as lines:
+            return set(json.loads(next(lines, "{}")))
+    except (OSError, ValueError, TypeError):  # read_table says what is wrong with it
+        return set()
 
 
 def _question(row: dict[str, Any], number: int, file: Path) -> Question:

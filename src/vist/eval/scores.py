@@ -23,6 +23,7 @@ from vist.eval.bootstrap import RESAMPLES, interval, resampled_means, resampling
 from vist.eval.conditions import LABELS
 
 Row = dict[str, Any]
+NAMES = {condition.value: label for condition, label in LABELS.items()}
 PAIRS = (("visual", "none"), ("visual", "wrong"), ("visual", "full"))
 
 
@@ -56,7 +57,7 @@ def score_rows(
         estimates = {name: float(np.divide(sums[name].sum(), out_of[name].sum())) for name in sums}
     head = {"metric": metric, "n": number, "unit": unit, **axes}
     rows = [
-        head | {"method": name, "label": LABELS.get(name, name), "minus": None, **_bounds(estimates[name], values_)}
+        head | {"method": name, "label": NAMES.get(name, name), "minus": None, **_bounds(estimates[name], values_)}
         for name, values_ in resampled.items()
     ]
     units = len(np.unique(clusters))
@@ -65,7 +66,7 @@ def score_rows(
     for first, second in pairs:
         if first in sums and second in sums:
             bounds = _bounds(estimates[first] - estimates[second], resampled[first] - resampled[second])
-            rows.append(head | {"method": first, "label": LABELS.get(first, first), "minus": second, **bounds})
+            rows.append(head | {"method": first, "label": NAMES.get(first, first), "minus": second, **bounds})
     return rows
 
 

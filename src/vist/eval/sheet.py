@@ -1,0 +1,41 @@
+"""`report.html` of result rows: tables and plots of everything that was measured, self-contained.
+
+Owns what the page says; the words are in assets/templates/results.html.j2. Does not measure.
+
+Decisions
+- As the demo's report: images are data URIs, no script, no web font, all text of files escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vist.eval.figures import draw_all
+from vist.eval.report import TEMPLATES, svg_uri
+from vist.eval.scores import Row
+from vist.eval.tables import grouped, lines, origin
+
+
+def render_results(rows: Sequence[Row], mark_commits: bool = False) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [
+        {
+            "title": f"{task}: {model}",
+            "origin": [line.replace("`", "").replace("**", "") for line in origin(chosen)],
+            "limited": any(row.get("limit") is not None for row in chosen),
+            "tables": [table for table in (lines(chosen, kind, mark_commits) for kind in (False, True)) if table[0]],
+        }
+        for (task, model), chosen in grouped(rows).items()
+    ]
+    plots = [{"title": title, **{name: svg_uri(svg) for name, svg in drawn.items()}} for title, drawn in draw_all(rows)]
+    template = environment.get_template("results.html.j2")
+    return template.render(sections=sections, plots=plots, mixed=mark_commits)

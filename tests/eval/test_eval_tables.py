@@ -1,0 +1,117 @@
+"""Tables and plots of rows: every figure is there, limits and commits are said, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from vist.eval.figures import draw_all, pareto
+from vist.eval.scores import score_rows
+from vist.eval.sheet import render_results
+from vist.eval.tables import cell, to_csv, to_markdown
+
+HEAD = {"commit": "a" * 40, "versions": {"vist": "1"}, "command": "vist eval <x>", "date": "d", "model": "m"}
+HEAD |= {"hardware": "two cores", "seed": 0, "limit": None}
+
+
+def made(task: str, part: str, metric: str, head: dict | None = None, **axes: object) -> list[dict]:
+    rng = np.random.default_rng(len(part))
+    values = {name: rng.integers(0, 2, 30).astype(float) for name in ("none", "visual", "wrong", "full")}
+    rows = score_rows(metric, values, resamples=200, **axes)
+    return [{"task": task, "part": part} | row | HEAD | (head or {}) for row in rows]
+
+
+ROWS = [
+    *made("icl", "sst2", "nll_acc"),
+    *made("icl", "a <b>set</b> | x", "nll_acc", {"limit": 7}),
+    *made("readback", "vist", "cer", ratio=3.5),
+    *made("readback", "vist-7", "cer", ratio=5.0),
+    *[
+        row
+        for depth in (0.0, 1.0)
+        for pages in (1, 2)
+        for row in made("recall", f"grid: {pages} {depth}", "exact", depth=depth, pages=pages)
+    ],
+    *[
+        row
+        for order, rate in itertools.product(("rare", "frequent", "random"), (0.0, 0.5))
+        for name in ("distance", "kept")
+        for row in made("distance", "books", f"{name}:{order} {rate:.0%}", order=order, rate=rate)
+    ],
+    *[row | {"flops": 1e9 * (1 + len(row["method"]))} for row in made("lm", "books", "perplexity")],
+]
+
+
+def test_markdown_has_every_figure_and_its_origin() -> None:
+    page = to_markdown(ROWS)
+    for row in ROWS:
+        assert cell(row).replace("|", "\\|") in page
+    assert "command: `vist eval <x>`" in page
+    assert "hardware: `two cores`" in page
+    assert "Limited to 7 examples" in page
+    assert "(limited to 7)" in page
+    assert "a <b>set</b> \\| x" in page
+    widths = [{line.count(" | ") for line in block.splitlines()} for block in re.findall(r"(?:^\|.*\n)+", page, re.M)]
+    assert all(len(width) <= 2 for width in widths)  # the escaped stroke of one part adds one
+
+
+def test_shares_are_per_cent_and_differences_have_signs() -> None:
+    row = {"metric": "exact:hex", "value": 0.5, "low": 0.25, "high": 0.75, "minus": None}
+    assert cell(row) == "50.0% [25.0, 75.0]"
+    assert cell(row | {"minus": "none"}) == "+50.0% [+25.0, +75.0]"
+    assert cell(row | {"metric": "perplexity", "value": 12.34}) == "12.3 [0.2, 0.8]"
+    assert cell(row | {"value": None}) == "-"
+
+
+def test_csv_holds_all_rows_unrounded() -> None:
+    read = list(csv.DictReader(io.StringIO(to_csv(ROWS))))
+    assert len(read) == len(ROWS)
+    assert [float(row["value"]) for row in read] == [row["value"] for row in ROWS]
+    assert {row["commit"] for row in read} == {"a" * 40}
+
+
+def test_rows_of_several_commits_name_their_own() -> None:
+    rows = [*made("icl", "sst2", "nll_acc"), *made("icl", "sst2", "nll_acc", {"commit": "b" * 40})]
+    page = to_markdown(rows, mark_commits=True)
+    assert "several commits" in page
+    assert page.count("aaaaaaaaaaaa |") == page.count("bbbbbbbbbbbb |") == 2
+    assert "several commits" in render_results(rows, mark_commits=True)
+
+
+def test_the_page_has_all_plots_and_loads_nothing() -> None:
+    titles = [title for title, _ in draw_all(ROWS)]
+    for wanted in (
+        "icl: by part",
+        "readback: against ratio",
+        "recall: recall by depth",
+        "distance: masking",
+        "lm: cost",
+    ):
+        assert any(title.startswith(wanted) for title in titles), wanted
+    page = render_results(ROWS)
+    sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
+    assert len(sources) == 2 * len(titles)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    assert "<script" not in page
+    assert "a <b>set</b>" not in page
+    assert "A quick look" in page
+
+
+def test_no_plot_without_its_axis() -> None:
+    titles = [title for title, _ in draw_all(made("readback", "vist", "cer", ratio=3.5))]
+    assert titles == ["readback: by part (m)"]
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [([(1, 5), (2, 4), (3, 6)], [0, 1]), ([(2, 1), (1, 1)], [1]), ([(1, 3)], [0]), ([(1, 2), (1, 1), (2, 1)], [1])],
+)
+def test_the_front_is_what_nothing_beats(points: list, front: list) -> None:
+    assert pareto(points) == front
+    beaten = [any(a <= x and b <= y and (a, b) != (x, y) for a, b in points) for x, y in points]
+    assert sorted(front) == [number for number, lost in enumerate(beaten) if not lost]
