@@ -12,9 +12,7 @@ def gateway(
     upstream: Annotated[
         str, typer.Option("--upstream", metavar="URL", help="The API to forward to, such as https://api.openai.com.")
     ],
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
-    ] = 8100,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8100,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; one that others can reach needs a token.")
     ] = "127.0.0.1",

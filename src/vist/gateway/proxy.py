@@ -90,10 +90,10 @@ class Proxy:
         except httpx.HTTPError as error:
             await self._failed(error, exchange, send)
         finally:
-            self.in_flight -= 1
             if known:
                 exchange.note(total_s=time.perf_counter() - exchange.start)
                 self._seen(Seen(exchange.event, exchange.done.report if exchange.done else None))
+            self.in_flight -= 1
 
     async def _until_gone(self, incoming: Incoming, work: object) -> None:
         """Do the work, and stop it when the client goes away."""
