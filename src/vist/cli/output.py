@@ -6,10 +6,13 @@ Owns the look of the tables. The figures come in the rows that also go into the 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from vist.gateway.quote import Quote
 
 Row = dict[str, Any]
 
@@ -64,6 +67,16 @@ def differences_table(modelling: Row, labels: dict[str, str]) -> Table:
         table.add_row(name, f"{kept['estimate']:.1%}", f"{kept['low']:.1%} to {kept['high']:.1%}")
     else:  # not a number
         table.add_row(name, "-", "the full text gains nothing here")
+    return table
+
+
+def prices_table(quotes: list[Quote]) -> Table:
+    """Tokens of a text and of its pages, by family of models."""
+    table = _table(["family", "tokens as text (estimated)", "as pages", "characters per token", "saved", ""])
+    for quote in quotes:
+        pages = "-" if quote.pages is None else f"{quote.pages:,}"
+        cells = [f"{quote.text:,}", pages, f"{quote.characters:.1f}", f"{quote.saved:.0%}", quote.verdict]
+        table.add_row(quote.family, *cells)
     return table
 
 
