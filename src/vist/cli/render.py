@@ -33,20 +33,28 @@ class Format(StrEnum):
     NPZ = "npz"
 
 
+InputsArgument = Annotated[
+    list[Path] | None, typer.Argument(metavar="[INPUT...]", help="Files, folders or patterns; - is standard input.")
+]
+StyleOption = Annotated[
+    str,
+    typer.Option(
+        "--style", help="Page style: vist, vist-9, vist-8, vist-7, icl, code, glyph, glyph-96, dense, single."
+    ),
+]
+ForOption = Annotated[
+    str | None, typer.Option("--for", metavar="MODEL", help="Page size and prices of this model, such as gpt-4o.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="A new folder for the pages and manifest.json.")
+]
+
+
 def render(
-    inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[INPUT...]", help="Files, folders or patterns; - is standard input.")
-    ] = None,
-    style: Annotated[
-        str,
-        typer.Option(help="Page style: vist, vist-9, vist-8, vist-7, icl, code, glyph, glyph-96, dense or single."),
-    ] = "vist",
-    model: Annotated[
-        str | None, typer.Option("--for", metavar="MODEL", help="Page size and prices of this model, such as gpt-4o.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="A new folder for the pages and manifest.json.")
-    ] = None,
+    inputs: InputsArgument = None,
+    style: StyleOption = "vist",
+    model: ForOption = None,
+    out: OutOption = None,
     kind: Annotated[Format, typer.Option("--format", help="Lossless all of them; npz holds arrays.")] = Format.PNG,
     crop: Annotated[bool, typer.Option("--crop", help="Cut pages below their last row of text.")] = False,
     git_diff: Annotated[
