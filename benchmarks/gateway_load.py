@@ -105,7 +105,9 @@ def percentile(values: list[float], share: float) -> float:
 
 async def measure(args: Any) -> Found:
     """Run upstream, gateway and clients, and print what came out."""
-    server = uvicorn.Server(uvicorn.Config(upstream, port=0, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(upstream, port=0, log_level="critical", lifespan="off", timeout_keep_alive=75)
+    )
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.05)
