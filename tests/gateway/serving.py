@@ -47,15 +47,15 @@ class Upstream:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             return
-        body = b""
+        chunks = []
         while True:
             message = await receive()
-            body += message.get("body", b"")
+            chunks.append(message.get("body", b""))
             if not message.get("more_body"):
                 break
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         target = (scope["raw_path"] + query).decode()
-        recorded = Recorded(scope["method"], target, scope["headers"], body)
+        recorded = Recorded(scope["method"], target, scope["headers"], b"".join(chunks))
         self.requests.append(recorded)
         await self._answer(recorded, receive, send)
 

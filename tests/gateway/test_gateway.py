@@ -337,6 +337,7 @@ def test_an_upstream_that_is_silent_or_not_there_is_answered_for() -> None:
         with gateway_server(f"http://127.0.0.1:{taken.getsockname()[1]}") as (gateway, own):
             answer = httpx.post(own + PATHS[0], json=request(PATHS[0], "Hi"), trust_env=False)
             assert answer.status_code == 502 and answer.json()["error"]["code"] == "upstream_unreachable"
+            until(gateway.recent.newest, "the failure was not noted")
             assert gateway.recent.newest()[0].event.ended == "upstream_failed"
 
 
@@ -350,8 +351,8 @@ def test_a_client_that_leaves_cancels_the_request_to_the_upstream(fault, upstrea
     assert upstream.hanging.wait(20)
     line.close()
     assert upstream.cancelled.wait(20)
-    until(lambda: gateway.recent.newest()[0].event.ended == "client_gone", "the end was not noted")
-    assert gateway.proxy.in_flight == 0
+    until(lambda: gateway.proxy.in_flight == 0, "the request did not end")
+    assert gateway.recent.newest()[0].event.ended == "client_gone"
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_noted(upstream, places, gateway) -> None:

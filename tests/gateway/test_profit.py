@@ -62,6 +62,12 @@ def test_sheets_come_cheapest_first_and_none_of_the_search_is_much_cheaper(famil
     assert all(sheet.style.font_size >= 10 for sheet in sheets)
 
 
+@pytest.mark.parametrize("family", ["claude", "claude-4.7"])
+def test_pages_for_claude_are_within_the_limit_for_many_images(family: str) -> None:
+    sheets = find_sheets(family)
+    assert sheets and all(max(sheet.style.width, sheet.style.height) <= 2000 for sheet in sheets)
+
+
 def test_the_cheapest_page_for_tiles_is_one_tile_wide() -> None:
     """512 px wide or high, four tiles long: any squarer page pays for more tiles than it fills, or is shrunk."""
     style = find_sheets("gpt-4o")[0].style

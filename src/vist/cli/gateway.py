@@ -7,21 +7,24 @@ from typing import Annotated
 
 import typer
 
+UpstreamOption = Annotated[
+    str, typer.Option("--upstream", metavar="URL", help="The API to forward to, such as https://api.openai.com.")
+]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")]
+HostOption = Annotated[
+    str, typer.Option("--host", help="Address to listen on; one that others can reach needs a token.")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option("--token", envvar="VIST_GATEWAY_TOKEN", help="What every request has to show in X-Vist-Token."),
+]
+
 
 def gateway(
-    upstream: Annotated[
-        str, typer.Option("--upstream", metavar="URL", help="The API to forward to, such as https://api.openai.com.")
-    ],
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
-    ] = 8100,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; one that others can reach needs a token.")
-    ] = "127.0.0.1",
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="VIST_GATEWAY_TOKEN", help="What every request has to show in X-Vist-Token."),
-    ] = None,
+    upstream: UpstreamOption,
+    port: PortOption = 8100,
+    host: HostOption = "127.0.0.1",
+    token: TokenOption = None,
     policy: Annotated[
         str, typer.Option("--policy", help="What becomes pages, such as 'keep_recent=4, min_saving=0.5'.")
     ] = "",
@@ -29,8 +32,9 @@ def gateway(
         list[str] | None,
         typer.Option("--model", help="Rewrite for this model only, or for a pattern such as 'gpt-4o*'; repeatable."),
     ] = None,
-    max_body: Annotated[int, typer.Option("--max-body", min=0, help="Bytes; larger requests go on as they are.")] = 32
-    << 20,
+    max_body: Annotated[
+        int, typer.Option("--max-body", min=0, help="Bytes; larger requests go on as they are.")
+    ] = 33_554_432,
     max_seconds: Annotated[
         float, typer.Option("--max-seconds", help="A request not rewritten by then goes on as it is.")
     ] = 10.0,

@@ -6,10 +6,13 @@ Owns the look of the tables. The figures come in the rows that also go into the 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from vist.gateway.quote import Quote
 
 Row = dict[str, Any]
 
@@ -94,6 +97,16 @@ def measured_table(rows: list[Row]) -> Table:
     table = _table(["measured", "T_e", "T_d", "FLOPs", "peak memory", "first token", "tokens/s"])
     for row in rows:
         table.add_row(row["method"], f"{row['te']:,}", f"{row['td']:,}", *_cost(row))
+    return table
+
+
+def prices_table(quotes: list[Quote]) -> Table:
+    """Tokens of a text and of its pages, by family of models."""
+    table = _table(["family", "tokens as text (estimated)", "as pages", "characters per token", "saved", ""])
+    for quote in quotes:
+        pages = "-" if quote.pages is None else f"{quote.pages:,}"
+        cells = [f"{quote.text:,}", pages, f"{quote.characters:.1f}", f"{quote.saved:.0%}", quote.verdict]
+        table.add_row(quote.family, *cells)
     return table
 
 

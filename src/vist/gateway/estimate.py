@@ -177,8 +177,13 @@ COEFFICIENTS: Mapping[str, Mapping[str, float]] = {
 
 def estimate_tokens(text: str, table: str) -> int:
     """Return the estimated tokens of a text by the coefficients of `table`, a key of COEFFICIENTS; 0 for no text."""
+    return price_classes(count_classes(text), table)
+
+
+def price_classes(classes: Counter[str], table: str) -> int:
+    """Return the estimated tokens of what `count_classes` counted, of one text or of several added up."""
     price = COEFFICIENTS[table]
-    return math.ceil(sum(count * price.get(name, _UNSEEN) for name, count in count_classes(text).items()))
+    return math.ceil(sum(count * price.get(name, _UNSEEN) for name, count in classes.items()))
 
 
 def count_classes(text: str) -> Counter[str]:

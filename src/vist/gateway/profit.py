@@ -31,10 +31,10 @@ from vist.gateway import flow
 from vist.gateway.accounting import text_tokens
 from vist.gateway.guard import GuardPolicy, find_verbatim
 from vist.gateway.markers import Guarded, annotate
-from vist.gateway.png import encode_png
 from vist.gateway.profiles import Profile
 from vist.gateway.sheets import SMALLEST_FONT, Sheet, cut, find_sheets, price
 from vist.render import Draft, measure
+from vist.render.png import encode_png
 
 Tokenizer = Callable[[str], Any]
 LineBreaks = Literal["auto", "rows", "marks"]

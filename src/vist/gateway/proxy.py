@@ -33,6 +33,7 @@ from vist.gateway.workers import Workers
 BYPASSED, OFF = "bypassed", "off"
 _REFUSED = frozenset((400, 413, 415, 422))
 _CONNECT = 10.0  # s
+_IDLE = 3.0  # s that a connection to the upstream is kept; many servers close theirs after 5
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Proxy:
         self._seen = seen
         self._upstream = httpx.URL(settings.upstream)
         timeout = httpx.Timeout(settings.timeout, connect=min(_CONNECT, settings.timeout), pool=None)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=_IDLE)
         self._client = httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
 
     async def close(self) -> None:
@@ -90,10 +91,10 @@ class Proxy:
         except httpx.HTTPError as error:
             await self._failed(error, exchange, send)
         finally:
-            self.in_flight -= 1
             if known:
                 exchange.note(total_s=time.perf_counter() - exchange.start)
                 self._seen(Seen(exchange.event, exchange.done.report if exchange.done else None))
+            self.in_flight -= 1
 
     async def _until_gone(self, incoming: Incoming, work: object) -> None:
         """Do the work, and stop it when the client goes away."""

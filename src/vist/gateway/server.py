@@ -4,6 +4,8 @@ Owns which request goes where, the start and the end. `run` is what the command 
 
 Decisions
 - The gateway's own paths are few and fixed (`/`, `/metrics`, `/vist/...`); every other path is the upstream's.
+- Connections of clients are kept longer than clients keep them, and those to the upstream given up sooner than servers
+  do: whoever closes first must not be the one that a request is just being sent to.
 - The server's own log of requests is off and its own headers are left out: addresses can hold keys in their query, and
   the answer is the upstream's.
 """
@@ -26,6 +28,8 @@ from vist.gateway.proxy import Proxy
 from vist.gateway.recent import Recent, Seen, Totals
 from vist.gateway.settings import Settings
 from vist.gateway.workers import Workers
+
+_KEEP_ALIVE = 75  # s
 
 
 class Gateway:
@@ -102,6 +106,7 @@ def configure(settings: Settings) -> uvicorn.Config:
         date_header=False,
         log_level="warning",
         ws="none",
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=5,
     )
 

@@ -34,6 +34,7 @@ CELL = 32 * 32  # px², see above
 SMALLEST_FONT = 10  # px; hosted models misread smaller letters
 _ROW = 1.4  # height of a row in font sizes
 _SIDES = (280, 420, 512, 640, 768, 784, 924, 1024, 1092, 1120, 1280, 1344, 1536, 1568, 2048)
+_MANY_IMAGES = 2000  # px; Anthropic refuses larger images in requests with more than 20 of them
 _NEARLY = 0.97  # of the best: fewer and larger pages are worth the rest
 _WORTH_TRYING = 0.85  # of the best: as much as short rows can make good
 _KEPT_SCALE = 0.98
@@ -67,7 +68,8 @@ def find_sheets(family: str, font_size: int = SMALLEST_FONT) -> tuple[Sheet, ...
     """
     profile, row = _profile(family), math.ceil(_ROW * font_size)
     detail = page_detail(profile)
-    sides = sorted({side // row * row for side in _SIDES if side >= 8 * row})
+    longest = _MANY_IMAGES if isinstance(profile.rule, GridRule) else max(_SIDES)
+    sides = sorted({min(side, longest) // row * row for side in _SIDES if side >= 8 * row})
     sheets = [
         Sheet(_style(width, height, row, font_size), detail, price(family, width, height))
         for width in sides

@@ -7,6 +7,8 @@ Decisions
   the grid is one patch. Width and height are multiples of the row height for that reason.
 - `vist` is the page of the paper: Noto Sans, 10 px, a strip of 14 x 3,584 px folded into 16 rows of 224 px. Ours
   folds between words, which costs 5 to 7 % of the space and never cuts a glyph in two.
+- `glyph` is an A4 page at 72 dots an inch and `glyph-96` at 96 (Glyph, arXiv 2510.17800), `dense` a page of small
+  letters of one width, for code and tables. All keep lines as rows.
 - The margins are one pixel wide: they take the antialiased edge that a glyph puts outside its advance box.
 """
 
@@ -160,5 +162,17 @@ PAGE_STYLES: dict[str, PageStyle] = {
         PageStyle(name="vist-7", font_size=7),
         PageStyle(name="icl", newline="blank"),
         PageStyle(name="code", newline="break", tab_width=4),
+        PageStyle(
+            name="glyph", width=590, height=840, row_height=10, font_size=9, margin_left=10, margin_right=10,
+            newline="break", tab_width=4,
+        ),
+        PageStyle(
+            name="glyph-96", width=784, height=1120, font_size=12, margin_left=14, margin_right=14, newline="break",
+            tab_width=4,
+        ),
+        PageStyle(
+            name="dense", width=780, height=1560, row_height=10, font="DejaVuSansMono", font_size=8, newline="break",
+            tab_width=4,
+        ),
     )
-}
+}  # fmt: skip
