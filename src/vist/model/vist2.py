@@ -105,7 +105,8 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
         `choices` are fields of `Vist2Config`. The aligner is new; its tokens have the size of the LLM's embeddings.
         Raises VistError when a backbone cannot be read or is not supported, or a choice is out of range.
         """
-        llm = llm if isinstance(llm, PreTrainedModel) else load_llm(llm, dtype=dtype, attn_implementation=attn_implementation)
+        if not isinstance(llm, PreTrainedModel):
+            llm = load_llm(llm, dtype=dtype, attn_implementation=attn_implementation)
         vision = vision if isinstance(vision, PreTrainedModel) else load_vision_tower(vision, dtype)
         config = Vist2Config(text_config=llm.config, vision_config=vision.config, **choices)
         config.dtype = llm.dtype
