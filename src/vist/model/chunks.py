@@ -45,7 +45,8 @@ class Piece(NamedTuple):
     full: bool
 
 
-class DrawnChunk(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class DrawnChunk:
     """The pages of a chunk, `pixels` (P,H,W) uint8 and `ink` (P,rows,cols) bool, its text and its visual tokens."""
 
     pixels: np.ndarray
@@ -154,7 +155,9 @@ class Budget:
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of these tokens, as it is."""
-    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return text
 
 
 def draw_chunk(text: str, tokens: int, style: PageStyle, budget: Budget) -> DrawnChunk | Undrawn:
