@@ -72,8 +72,8 @@ def test_nothing_masked_is_the_same_in_every_order(reader: Reader, importance: n
     }
     assert [change[order, 0.0] for order in ("rare", "frequent", "random")] == [0, 0, 0]
     assert change["rare", 0.5] != 0
-    kept = [row["value"] for row in rows if row["metric"] == "kept:rare 0%"]
-    assert kept == [1.0]
+    kept = [(row["low"], row["value"], row["high"]) for row in rows if row["metric"] == "kept:rare 0%"]
+    assert kept == [(1.0, 1.0, 1.0)]
 
 
 @pytest.mark.parametrize(

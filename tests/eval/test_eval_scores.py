@@ -27,6 +27,8 @@ def test_a_value_is_the_sum_of_sums_over_the_sum_of_sizes() -> None:
     assert one(rows, "visual")["value"] == pytest.approx(10 / 40)
     assert one(rows, "visual", "none")["value"] == pytest.approx(-2 / 40)
     assert one(rows, "visual")["unit"] == "example"
+    # Two examples: a draw holds both, or one of them twice.
+    assert (one(rows, "visual")["low"], one(rows, "visual")["high"]) == (pytest.approx(0.1), pytest.approx(0.3))
 
 
 def test_differences_are_paired() -> None:

@@ -195,7 +195,8 @@ class _Recall:
         result = evaluate_recall(own, planned, self.pages, self.batch_size)
         if self.first is None:
             self.first = result
-            console().print(recall_table(result.rows()))
+            few = len(self.kinds) <= 3  # more columns than that do not fit a line; the rows below have every kind
+            console().print(recall_table([row for row in result.rows() if few or row["kind"] == "all"]))
             remark(
                 f"{self.contexts} contexts of {self.pages} pages, {self.facts} facts in each; Wilson 95 % intervals."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,31 +61,19 @@ def qa(
     found = read.rank(encoder_passages + decoder_passages)
     reader = load_reader(model, device)
     wanted = [Allocation(allocation.value)] if allocation is not Allocate.BOTH else list(Allocation)
-    configs = {
-        f"k_e {encoder_passages}, k_d {decoder_passages}, {kind.value}": QaConfig(
-            encoder_passages, decoder_passages, kind, shots, batch_size, resamples, seed
-        )
-        for kind in wanted
-    }
+    parts: dict[str, Any] = {}
+    for kind in wanted:
+        config = QaConfig(encoder_passages, decoder_passages, kind, shots, batch_size, resamples, seed)
+        name = f"k_e {encoder_passages}, k_d {decoder_passages}, {kind.value}"
+        parts[name] = partial(evaluate_qa, reader, read.asked, found, read.worked, config)
     setup: dict[str, Any] = {
         "data": str(data),
         "questions": str(file),
         "passages": [str(path) for path in passages or []],
     }
     setup |= {"split": split, "collection": len(read.collection), "asked": len(read.asked), "shots": shots}
-    measure_parts(
-        "qa",
-        {
-            part: lambda config=config: evaluate_qa(reader, read.asked, found, read.worked, config)  # type: ignore[misc]
-            for part, config in configs.items()
-        },
-        model=model,
-        setup=setup | {"style": reader.style.to_dict()},
-        seed=seed,
-        limit=limit,
-        out=out,
-        json=json,
-    )
+    setup |= {"style": reader.style.to_dict()}
+    measure_parts("qa", parts, model=model, setup=setup, seed=seed, limit=limit, out=out, json=json)
 
 
 @dataclass(frozen=True)

@@ -117,5 +117,6 @@ def distance_rows(
             axes: dict[str, Any] = {"order": order, "rate": rate}
             pairs = (("visual", "unmasked"), ("visual", "wrong"))
             rows += score_rows(f"distance:{order} {rate:.0%}", values, pairs=pairs, **axes, **shared)
-            rows += score_rows(f"kept:{order} {rate:.0%}", {"text": found["kept"]}, **axes, **shared)
+            one = {"text": np.ones(len(texts))}  # a quantity, not a count of hits: without variance it has no interval
+            rows += score_rows(f"kept:{order} {rate:.0%}", {"text": found["kept"]}, one, **axes, **shared)
     return rows
