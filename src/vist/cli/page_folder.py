@@ -92,8 +92,8 @@ class PageFolder:
         """Px of each page that are kept."""
         if not self._crop:
             return [self.style.height] * len(stretch)
-        rows = stretch.ink.any(2)
-        last = np.where(rows.any(1), stretch.ink.shape[1] - rows[:, ::-1].argmax(1), 1)
+        rows: np.ndarray = np.any(stretch.ink, axis=2)
+        last = np.where(np.any(rows, axis=1), stretch.ink.shape[1] - np.argmax(rows[:, ::-1], axis=1), 1)
         return (last * self.style.row_height).tolist()
 
     def _write(self, stretch: Pages, number: int, height: int, entry: dict[str, Any]) -> None:
