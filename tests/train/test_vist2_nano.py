@@ -78,7 +78,7 @@ def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
 ) -> None:
     """Stopped after the first of two steps and run again: the weights are those of the uninterrupted run."""
     run = trained.parents[1]
-    for stage in ("corpus", "tokenizer", "language-model", "text-vit"):
+    for stage in ("corpus", "tokenizer", "language-model", "long-text", "text-vit"):
         (tmp_path / stage).symlink_to(run / stage)
     real = vist.train.vist2_nano.read_back_loss
     calls = []

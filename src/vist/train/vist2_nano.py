@@ -146,7 +146,7 @@ class Vist2NanoRun:
 
     def _untrained(self) -> Vist2ForCausalLM:
         torch.manual_seed(self.recipe.seed)
-        llm = AutoModelForCausalLM.from_pretrained(self.final("language-model"), dtype=torch.float32)
+        llm = AutoModelForCausalLM.from_pretrained(self.final("long-text"), dtype=torch.float32)
         llm.set_attn_implementation("sdpa")
         encoder = TextViTModel.from_pretrained(self.final("text-vit"), dtype=torch.float32)
         return Vist2ForCausalLM.from_backbones(
@@ -212,7 +212,7 @@ def alignment_loss(model: Vist2ForCausalLM, tokens_MD: Tensor, names_MS: Tensor)
 STAGES: dict[str, Callable[[Vist2NanoRun], None]] = {
     **{
         name: partial(lambda run, stage: stage(run.nano), stage=NANO_STAGES[name])
-        for name in ("tokenizer", "language-model", "text-vit")
+        for name in ("tokenizer", "language-model", "long-text", "text-vit")
     },
     "vist2-read-back": Vist2NanoRun.read_back,
     "vist2-optical": Vist2NanoRun.model_history,
