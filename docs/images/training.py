@@ -23,6 +23,7 @@ PANELS = (
     ("alignment", ("find_accuracy", "name_accuracy"), "Alignment: text tokens found, named"),
     ("read-back", ("lm_loss", "pve_loss", "guide_loss"), "Read-back: next token, PVE, guidance"),
     ("context", ("lm_loss", "pve_loss", "guide_loss"), "Context: next token, PVE, guidance"),
+    ("settling", ("lm_loss", "pve_loss", "guide_loss"), "Settling: next token, PVE, guidance"),
 )
 
 
@@ -42,7 +43,7 @@ def read(run: Path) -> dict[str, list[dict[str, float]]]:
 def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     """One panel per stage."""
     panels = [panel for panel in PANELS if panel[0] in curves]
-    figure, axes = plt.subplots(-(-len(panels) // 2), 2, figsize=(9, 9), layout="constrained")
+    figure, axes = plt.subplots(-(-len(panels) // 2), 2, figsize=(9, 11), layout="constrained")
     for axis, (stage, _, title) in zip(axes.flat, panels, strict=False):
         names = [name for name in curves[stage][0] if name != "step"]
         for name in names:

@@ -22,8 +22,10 @@ def miniature() -> NanoRecipe:
     mix = ExampleMix({"continue": 1, "recall": 1, "quote": 1}, DOMAINS)
     shape = ContextShape(distant=(200, 900), tokens=32)
     sizes = {"vocab_size": 300, "lm_width": 64, "lm_layers": 2, "lm_context": 128, "vit_width": 64, "vit_layers": 1}
-    stages = dict.fromkeys(("lm", "long_text", "reading", "alignment", "read_back", "context"), stage)
-    mixes = dict.fromkeys(("lm_mix", "long_text_mix", "alignment_mix", "read_back_mix", "context_mix"), mix)
+    stages = dict.fromkeys(("lm", "long_text", "reading", "alignment", "read_back", "context", "settling"), stage)
+    mixes = dict.fromkeys(
+        ("lm_mix", "long_text_mix", "alignment_mix", "read_back_mix", "context_mix", "settling_mix"), mix
+    )
     return replace(
         nano(),
         domains=DOMAINS,
@@ -32,6 +34,7 @@ def miniature() -> NanoRecipe:
         reading_mix=ReadingMix({"vist": 1}, DOMAINS),
         read_back_shape=shape,
         context_shape=shape,
+        settling_shape=shape,
         **sizes,
         **stages,
         **mixes,

@@ -56,6 +56,11 @@ def nano() -> NanoRecipe:
         ),
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
         context=StageConfig(steps=640, batch_size=16, learning_rate=2.5e-3, weight_decay=0.02),
+        settling_mix=ExampleMix(
+            {"continue": 0.8, "recall": 0.18, "quote": 0.02}, PROSE, facts_per_kilobyte=4, repeated_words=True
+        ),
+        settling_shape=ContextShape(distant=(1200, 2800), tokens=256),
+        settling=StageConfig(steps=300, batch_size=16, learning_rate=1.5e-3, weight_decay=0.02),
     )
 
 
@@ -75,4 +80,5 @@ def nano_large() -> NanoRecipe:
         alignment=replace(small.alignment, steps=1500, batch_size=64, learning_rate=1e-3, workers=8),
         read_back=replace(small.read_back, steps=2500, batch_size=64, learning_rate=1e-3, workers=8),
         context=replace(small.context, steps=4000, batch_size=64, learning_rate=8e-4, workers=8),
+        settling=replace(small.settling, steps=1000, batch_size=64, learning_rate=5e-4, workers=8),
     )

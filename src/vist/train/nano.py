@@ -6,12 +6,13 @@ Decisions
 - A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
   continues from its newest checkpoint. So one command, repeated as often as needed, always ends with the same model.
 - Stages: tokenizer -> language-model -> long-text -> frequency -> text-vit -> alignment -> read-back -> context ->
-  model.
+  settling -> model.
 - The language model first learns to copy, from examples of which half are copies; then, in `long-text`, when to: on
-  long windows that are mostly plain it stops taking every second occurrence for a quotation.
+  long windows that are mostly plain it stops taking every second occurrence for a quotation. `settling` does the
+  same for what is read from pages.
 - The encoder is frozen from `alignment` on. The language model still learns in `read-back`, slowly: it can look things
   up in its text by then, but a visual token brings several tokens at once, and picking the next one of them is new.
-  In `context`, the paper's objective, both backbones are frozen, as in the paper.
+  In `context` and `settling`, the paper's objective, both backbones are frozen, as in the paper.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ class NanoRecipe:
     context_mix: ExampleMix
     context_shape: ContextShape
     context: StageConfig
+    settling_mix: ExampleMix
+    settling_shape: ContextShape
+    settling: StageConfig
     seed: int = 1
 
 
@@ -186,9 +190,15 @@ class NanoRun:
         stage = (recipe.context_mix, recipe.context_shape, recipe.context, recipe.seed + 5)
         self._train_context("context", self._trained("read-back"), *stage)
 
+    def settle(self) -> None:
+        """The same on mostly plain continuations of full pages."""
+        recipe = self.recipe
+        stage = (recipe.settling_mix, recipe.settling_shape, recipe.settling, recipe.seed + 6)
+        self._train_context("settling", self._trained("context"), *stage)
+
     def assemble(self) -> None:
         """The finished model with its processor and token statistics, in shards small enough for a package."""
-        model = self._trained("context")
+        model = self._trained("settling")
         for part in (model.config.text_config, model.config.vision_config):
             part._name_or_path = ""  # where the parts lay on the machine that trained them says nothing to others
 
@@ -287,6 +297,7 @@ STAGES: dict[str, Callable[[NanoRun], None]] = {
     "alignment": NanoRun.align,
     "read-back": NanoRun.read_back,
     "context": NanoRun.train_context,
+    "settling": NanoRun.settle,
     "model": NanoRun.assemble,
 }
 
