@@ -53,6 +53,8 @@ def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend(fontsize=8)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     figure.savefig(path, dpi=110)
 
 
