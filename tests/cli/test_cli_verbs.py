@@ -116,7 +116,11 @@ def test_render_of_a_stream_is_render_of_the_file(book, tmp_path, monkeypatch, c
     run("render", "-", "--out", tmp_path / "one")
     run("render", tmp_path / "bom.txt", "--out", tmp_path / "two")
     one, two = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("one", "two"))
-    assert one == two
+    sources = [
+        {Path(part.pop("source")).name for page in manifest["pages"] for part in page["sources"]}
+        for manifest in (one, two)
+    ]
+    assert one == two and sources == [{"-"}, {"bom.txt"}]
     assert one["characters"] == len(content.decode("utf-8-sig"))
 
 
