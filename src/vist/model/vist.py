@@ -48,6 +48,7 @@ from vist.fuse.insert import (
 )
 from vist.model.adapter import AdapterMixin
 from vist.model.checkpoint import checked_loading, first_line
+from vist.model.composed import ComposedModel
 from vist.model.configuration import VistConfig
 from vist.model.lora import insert_lora, is_lora, merge_lora
 from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches, shorten
@@ -75,7 +76,7 @@ class VistOutput(ModelOutput):
 
 
 # `push_to_hub` names its options, where PreTrainedModel's takes any and hands them on.
-class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin):  # type: ignore[misc]
     """An LLM that reads text as tokens and distant text as the visual tokens of its pages."""
 
     config_class = VistConfig
@@ -200,33 +201,6 @@ class VistForConditionalGeneration(AdapterMixin, PreTrainedModel, GenerationMixi
         """Add the low-rank updates to the LLM's weights and take them out; nothing changes but rounding."""
         merge_lora(self.language_model)
         self.config.lora_rank = 0
-
-    def train(self, mode: bool = True) -> VistForConditionalGeneration:
-        """Training mode for all but a frozen tower, whose dropout would only blur what it sees."""
-        super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.vision_tower.parameters()):
-            self.vision_tower.eval()
-        return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The LLM's token embeddings."""
-        return self.language_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the LLM's token embeddings."""
-        self.language_model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The LLM's output layer."""
-        return self.language_model.get_output_embeddings()
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        """Replace the LLM's output layer."""
-        self.language_model.set_output_embeddings(value)
-
-    def get_decoder(self) -> PreTrainedModel:
-        """The LLM without its output layer."""
-        return self.language_model.get_decoder()
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Names and parameters that training changes: Resampler, cross-attention, page codes, PVE projection."""

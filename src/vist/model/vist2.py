@@ -34,6 +34,7 @@ from vist.fuse.interleave import Interleaving, Role, layout_mask, positions
 from vist.model.checkpoint import checked_loading
 from vist.model.chunked_generation import chunked_sample, nothing_written, read_context, read_request
 from vist.model.chunked_state import ChunkedState
+from vist.model.composed import ComposedModel
 from vist.model.vist import load_llm
 from vist.model.vist2_configuration import Vist2Config
 from vist.vision.encoder import encode, freeze, load_vision_tower, patch_grid
@@ -52,7 +53,7 @@ class Vist2Output(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
+class Vist2ForCausalLM(ComposedModel, GenerationMixin):
     """A causal LM that sees finished chunks of its text as the visual tokens of their pages."""
 
     config_class = Vist2Config
@@ -135,33 +136,6 @@ class Vist2ForCausalLM(PreTrainedModel, GenerationMixin):
     def freeze_tower(self) -> None:
         """Take the vision tower out of training; LLM and aligner stay in."""
         freeze(self.vision_tower)
-
-    def train(self, mode: bool = True) -> Vist2ForCausalLM:
-        """Training mode for all but a frozen tower, whose dropout would only blur what it sees."""
-        super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.vision_tower.parameters()):
-            self.vision_tower.eval()
-        return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The LLM's token embeddings."""
-        return self.language_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the LLM's token embeddings."""
-        self.language_model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The LLM's output layer."""
-        return self.language_model.get_output_embeddings()
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        """Replace the LLM's output layer."""
-        self.language_model.set_output_embeddings(value)
-
-    def get_decoder(self) -> PreTrainedModel:
-        """The LLM without its output layer."""
-        return self.language_model.get_decoder()
 
     def encode_chunks(
         self, pixel_values: Tensor, ink_mask: Tensor, page_chunks: Tensor, visual_counts: Tensor

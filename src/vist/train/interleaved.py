@@ -18,6 +18,7 @@ Decisions
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ class Curriculum:
         return visual, round(chunks), ratio
 
 
-class InterleavedSamples(Dataset):
+class InterleavedSamples(Dataset, ABC):
     """What the three stages have in common: drawing by index, collating. A subclass says what a sample is."""
 
     def __init__(
@@ -83,9 +84,9 @@ class InterleavedSamples(Dataset):
         budget = Budget(ratio, self.processor.patches_per_token, self.processor.max_visual_tokens)
         return self.sample(rng, int(rng.integers(1, chunks + 1)), visual, budget)
 
+    @abstractmethod
     def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> list[Stretch]:
         """The stretches of one sequence."""
-        raise NotImplementedError
 
     def collate(self, rows: Sequence[list[Stretch]]) -> dict[str, Any]:
         """The model's arguments."""

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -302,6 +303,26 @@ STAGES: dict[str, Callable[[NanoRun], None]] = {
 }
 
 
+class StagedRun(Protocol):
+    """A run in stages, each finished when its folder exists."""
+
+    def final(self, stage: str) -> Path:
+        """Folder of a finished stage."""
+
+
+Run = TypeVar("Run", bound=StagedRun)
+
+
+def run_stages(run: Run, stages: Mapping[str, Callable[[Run], None]], until: str | None) -> Path:
+    """Run the stages that are not finished yet, up to and including `until` (default: all) -> folder of the last."""
+    for name, stage in stages.items():
+        if not run.final(name).exists():
+            stage(run)
+        if name == until:
+            break
+    return run.final(name)
+
+
 def train_nano(recipe: NanoRecipe, data: Path, out: Path, until: str | None = None) -> Path:
     """Run every stage that is not finished yet, up to and including `until` (default: all).
 
@@ -315,9 +336,4 @@ def train_nano(recipe: NanoRecipe, data: Path, out: Path, until: str | None = No
         VistError: the data has not that layout or cannot be read.
     """
     run = NanoRun(recipe, data, out)
-    for name, stage in STAGES.items():
-        if not run.final(name).exists():
-            stage(run)
-        if name == until:
-            break
-    return run.final(until or "model")
+    return run_stages(run, STAGES, until)

@@ -35,7 +35,7 @@ from vist.train.examples import ExampleMix
 from vist.train.instructions import CHAT_TEMPLATE
 from vist.train.interleaved import Curriculum, Instructions, InterleavedSamples, OpticalText, ReadBack
 from vist.train.nano import STAGES as NANO_STAGES
-from vist.train.nano import STYLE, NanoRecipe, NanoRun
+from vist.train.nano import STYLE, NanoRecipe, NanoRun, run_stages
 from vist.train.stage import Objective, StageConfig, run_stage
 from vist.vision.text_vit import TextViTModel
 
@@ -234,9 +234,4 @@ def train_vist2_nano(recipe: Vist2NanoRecipe, data: Path, out: Path, until: str 
         VistError: the data has not that layout or cannot be read.
     """
     run = Vist2NanoRun(recipe, data, out)
-    for name, stage in STAGES.items():
-        if not run.final(name).exists():
-            stage(run)
-        if name == until:
-            break
-    return run.final(until or "vist2-model")
+    return run_stages(run, STAGES, until)
