@@ -83,7 +83,8 @@ class ContextSamples(Dataset):
         as_text = np.random.default_rng((self.seed, index // self.batch_size, 1)).random() < self.shape.text_share
         low, high = self.shape.text_distant if as_text else self.shape.distant
         example = draw_example(self.corpus, self.mix, rng, int(rng.integers(low, high + 1)), self.shape.tokens * 4)
-        proximal = self._ids(example.proximal)[: self.shape.tokens - 1]
+        encoded = self.tokenizer(example.proximal, add_special_tokens=False, return_offsets_mapping=True)
+        proximal = encoded.input_ids[: self.shape.tokens - 1]
         distant = self._ids(example.distant)
         if as_text:
             room = self.shape.text_tokens - 1 - len(proximal)
@@ -91,19 +92,20 @@ class ContextSamples(Dataset):
         pages = render(example.distant, self.style)
         return {
             "prompt": np.array([self.tokenizer.bos_token_id, *proximal]),
-            "guide": self._guide(example, pages.ink, len(proximal)),
+            "guide": self._guide(example, pages.ink, encoded.offset_mapping[: len(proximal)]),
             "pixels": pages.pixels,
             "ink": pages.ink,
             "context": np.array(distant),
             "keep": self._keep(distant, int(rng.integers(2**62))),
         }
 
-    def _guide(self, example: Example, ink: np.ndarray, tokens: int) -> np.ndarray:
-        """(tokens + 1,) the part of a visual token where what comes after each place of the prompt begins; else -1."""
-        encoded = self.tokenizer(example.proximal, add_special_tokens=False, return_offsets_mapping=True)
-        starts = first_visible(example.proximal, np.array(encoded.offset_mapping).reshape(-1, 2)[:tokens])
-        source = example.origins(starts)
-        guide = np.full(tokens + 1, -1)
+    def _guide(self, example: Example, ink: np.ndarray, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+        """(T + 1,) the part of a visual token where what comes after each place of the prompt begins; else -1.
+
+        `offsets` are the character spans of the T proximal tokens.
+        """
+        source = example.origins(first_visible(example.proximal, np.array(offsets).reshape(-1, 2)))
+        guide = np.full(len(offsets) + 1, -1)
         found = np.flatnonzero(source >= 0)
         placed = layout(example.distant, self.style)
         guide[found] = visual_token_of(placed, ink, source[found], self.group, self.parts)
