@@ -1,7 +1,7 @@
 """The two sizes of `vist-nano`: every number of their training.
 
-Owns configurations only. `nano` is meant for two CPU cores, `nano_large` for a GPU. The packaged weights are an early
-checkpoint from shorter stages: docs/training.md says which.
+Owns configurations only. `nano`, which the packaged weights come from, is meant for two CPU cores, `nano_large` for a
+GPU.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def nano() -> NanoRecipe:
         context_shape=ContextShape(distant=(400, 2800), tokens=224),
         context=StageConfig(steps=640, batch_size=16, learning_rate=2.5e-3, weight_decay=0.02),
         settling_mix=ExampleMix(
-            {"continue": 0.8, "recall": 0.18, "quote": 0.02}, PROSE, facts_per_kilobyte=4, repeated_words=True
+            {"continue": 0.62, "recall": 0.36, "quote": 0.02}, PROSE, facts_per_kilobyte=6, repeated_words=True
         ),
         settling_shape=ContextShape(distant=(1200, 2800), tokens=256),
-        settling=StageConfig(steps=300, batch_size=16, learning_rate=1.5e-3, weight_decay=0.02),
+        settling=StageConfig(steps=650, batch_size=16, learning_rate=2e-3, weight_decay=0.02),
     )
 
 
