@@ -10,7 +10,7 @@ from vist.compress.resampler import PerceiverResampler
 from vist.errors import VistError
 
 
-def config(tokens=4, width=16, vision=12, layers=2, heads=2, preceding=0, following=0, shortcut=False):
+def config(tokens=4, width=16, vision=12, layers=2, heads=2, preceding=0, following=0, shortcut=False, merge=False):
     return SimpleNamespace(
         num_visual_tokens=tokens,
         resampler_size=width,
@@ -21,6 +21,7 @@ def config(tokens=4, width=16, vision=12, layers=2, heads=2, preceding=0, follow
         local_preceding=preceding,
         local_following=following,
         local_shortcut=shortcut,
+        local_merge=merge,
     )
 
 
