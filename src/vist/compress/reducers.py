@@ -70,9 +70,7 @@ class LocalResampler(PerceiverResampler):
         """As many tokens as the ink of each page fills parts."""
         return -(-mask_BPN.sum(-1) // self.group_size)
 
-    def start(
-        self, features_XND: Tensor, mask_XN: Tensor, counts_X: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def start(self, features_XND: Tensor, mask_XN: Tensor, counts_X: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latents from their part of the reading order; a latent whose part holds no ink is out of use."""
         normed_XND = self.group_norm(features_XND)
         if counts_X is None:

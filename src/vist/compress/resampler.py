@@ -121,9 +121,7 @@ class PerceiverResampler(nn.Module):
         """The most tokens that each page can have (B,P), 0 without ink."""
         return mask_BPN.any(-1).long() * self.num_visual_tokens
 
-    def start(
-        self, features_XND: Tensor, mask_XN: Tensor, counts_X: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def start(self, features_XND: Tensor, mask_XN: Tensor, counts_X: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """First value of each page's latents, CLS last -> (X,K+1,D), and which take part (X,K+1).
 
         `counts_X`: a reducer that can work with fewer latents starts no more of them; this one starts all.
