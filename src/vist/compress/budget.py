@@ -83,16 +83,17 @@ def page_counts(visual_tokens: int | Tensor | None, page_weights: Tensor | None,
     asked = torch.as_tensor(visual_tokens, device=limits_BP.device)
     if asked.is_floating_point() or asked.dtype is torch.bool:
         raise VistError(f"visual_tokens must be whole numbers, got {visual_tokens!r}.")
-    if asked.numel() and int(asked.masked_fill(limits_BP == 0, 1).min() if asked.ndim == 2 else asked.min()) < 1:
-        raise VistError(f"visual_tokens must be at least 1, got {int(asked.min())}; leave it out for all of them.")
-    if asked.ndim == 1:
-        if page_weights is None:
-            raise VistError("visual_tokens (B,) is a total for each sample: pass page_weights (B,P) to share it by.")
-        asked = share_out(asked, page_weights, limits_BP)
-    elif asked.ndim == 2 and asked.shape != limits_BP.shape:
+    if asked.ndim > 1 and asked.shape != limits_BP.shape:
         raise VistError(
             f"visual_tokens {tuple(asked.shape)} do not fit pages of shape {tuple(limits_BP.shape)}; pass one number, "
             "or one for each page."
         )
+    least = asked.masked_fill(limits_BP == 0, 1) if asked.ndim > 1 else asked
+    if least.numel() and int(least.min()) < 1:
+        raise VistError(f"visual_tokens must be at least 1, got {int(least.min())}; leave it out for all of them.")
+    if asked.ndim == 1:
+        if page_weights is None:
+            raise VistError("visual_tokens (B,) is a total for each sample: pass page_weights (B,P) to share it by.")
+        asked = share_out(asked, page_weights, limits_BP)
     counts = torch.minimum(asked.long().expand_as(limits_BP), limits_BP)
     return None if bool((counts == limits_BP).all()) else counts

@@ -11,9 +11,10 @@ Decisions
   what comes after it, and what was asked for ("the code of ... is") then lies under the very key that holds the answer.
   Those after it (`local_following`): every third text token begins in one part and ends in the next.
 - Fewer tokens are a coarser division of the same reading order: neighbouring parts are merged, as evenly as possible,
-  and of the m patches that fall on one place of the merged part the mean is taken. So a merged part has the shape of
-  any other (its sub-tokens still follow one another in reading order), and a page that keeps all its parts is computed
-  exactly as before. Only as many latents as asked for are computed.
+  and the m patches that fall on one place of the merged part are added and divided by the root of m, which keeps the
+  size that the norm before gave them (their mean would be too small for the MLP, and is read worse). So a merged part
+  has the shape of any other (its sub-tokens still follow one another in reading order), and a page that keeps all its
+  parts is computed exactly as before. Only as many latents as asked for are computed.
 - `local_merge` adds what training can use to read merged parts: a linear map of each patch, scaled by its place among
   the m that share one (from -1 to 1), which keeps their order apart, and a vector scaled by log2(m). Both start at
   zero, and are multiplied by zero where nothing is merged.
@@ -104,7 +105,7 @@ class LocalResampler(PerceiverResampler):
         sums = features_XND.new_zeros(len(features_XND), places, features_XND.shape[-1])
         sums = sums.scatter_add(1, index_XND, features_XND)
         filled = sums.new_zeros(sums.shape[:2]).scatter_add(1, division.place, mask_XN.to(sums.dtype))
-        return (sums / filled.clamp(min=1).unsqueeze(-1)).unflatten(1, (-1, self.group_size))
+        return (sums / filled.clamp(min=1).sqrt().unsqueeze(-1)).unflatten(1, (-1, self.group_size))
 
     def _with_neighbours(self, own_XKD: Tensor) -> Tensor:
         """The vectors of the groups from `local_following` after each to `local_preceding` before it, side by side."""
