@@ -76,7 +76,8 @@ class LocalResampler(PerceiverResampler):
         normed_XND = self.group_norm(features_XND)
         if counts_X is None:
             groups_XKGD, mask_XKG = self._groups(normed_XND, mask_XN)
-            alive_XK, codes = mask_XKG.any(-1), self.latents
+            alive_XK = mask_XKG.any(-1)
+            codes: Tensor = self.latents
         else:
             division = Division.of(mask_XN, counts_X, self.group_size)
             groups_XKGD, alive_XK = self._merged(normed_XND, mask_XN, division), division.alive
