@@ -67,6 +67,12 @@ class LocalResampler(PerceiverResampler):
         self.merge_level = nn.Parameter(torch.zeros_like(weight))
         nn.init.zeros_(self.merge_order.weight)
 
+    def merge_weights(self) -> tuple[Tensor, ...]:
+        """The weights of `local_merge`; none without it."""
+        if self.merge_order is None or self.merge_level is None:
+            return ()
+        return self.merge_order.weight, self.merge_level
+
     def limits(self, mask_BPN: Tensor) -> Tensor:
         """As many tokens as the ink of each page fills parts."""
         return -(-mask_BPN.sum(-1) // self.group_size)

@@ -125,9 +125,8 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         if isinstance(module, PerceiverResampler):
             init.normal_(module.latents, std=0.02)
             init.normal_(module.cls_latent, std=0.02)
-            if isinstance(module, LocalResampler) and module.merge_order is not None:
-                init.zeros_(module.merge_order.weight)
-                init.zeros_(module.merge_level)
+            for weight in module.merge_weights() if isinstance(module, LocalResampler) else ():
+                init.zeros_(weight)
         elif isinstance(module, CrossAttention):
             init.zeros_(module.o_proj.weight if module.gate is None else module.gate)
             if module.g_proj is not None:

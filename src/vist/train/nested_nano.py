@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 import vist
+from vist.compress.frequency import TokenFrequency
 from vist.errors import VistError
 from vist.fuse.insert import cross_attentions
 from vist.model.processing import VistProcessor
@@ -65,7 +66,7 @@ class NestedRun:
         torch.manual_seed(recipe.seed)
         model = VistForConditionalGeneration.from_pretrained(self.source, dtype=torch.float32)
         model.learn_merging()
-        processor = self._processor()
+        processor, frequency = self._processor()
         data = NestedSamples(
             PackedCorpus.build(self.data, recipe.domains, "train", self.out / "corpus"),
             processor.tokenizer,
@@ -74,7 +75,7 @@ class NestedRun:
             cross_attentions(model.language_model)[-1].num_key_value_heads,
             recipe.mix,
             recipe.shape,
-            processor.frequency.importance(),
+            frequency.importance(),
             config.samples,
             config.batch_size,
             recipe.seed + 7,
@@ -90,15 +91,15 @@ class NestedRun:
 
         def save(folder: Path) -> None:
             model.save_pretrained(folder, max_shard_size="14MB")
-            self._processor().save_pretrained(folder)
+            self._processor()[0].save_pretrained(folder)
 
         self._finish("nested-model", save)
 
-    def _processor(self) -> VistProcessor:
+    def _processor(self) -> tuple[VistProcessor, TokenFrequency]:
         processor: VistProcessor = VistProcessor.from_pretrained(self.source)
         if processor.frequency is None:
             raise VistError(f"{str(self.source)!r} has no token statistics; PVE's masking needs them.")
-        return processor
+        return processor, processor.frequency
 
     def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
         part = self.out / stage / "final.part"
