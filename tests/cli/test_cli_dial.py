@@ -82,7 +82,7 @@ def test_the_dial_is_measured_drawn_and_resumed(model, book, tiny_folder, tmp_pa
     run(*dial, *more, "--ratios", "100", "--json", tmp_path / "dial.json")
     values = json.loads((tmp_path / "dial.json").read_text())
     assert {row["part"] for row in values["rows"]} == {"ratio 100", f"fixed: {tiny_folder}"}
-    assert {row["method"] for row in values["rows"]} == {"all", "nested", "adaptive", "none", "fixed"}
+    assert {row["method"] for row in values["rows"]} == {"all", "nested", "adaptive", "wrong", "none", "fixed"}
     assert all({"ratio", "visual_tokens", "low", "high", "n"} <= row.keys() for row in values["rows"])
     table = capsys.readouterr().out
     assert "perplexity" in table and "exact" in table and "adaptive - nested" in table

@@ -45,12 +45,12 @@ def test_every_method_is_read_at_the_ratio_asked_for(measure: DialMeasure, count
     rows = measure.at_ratio(150)
     assert {row["metric"] for row in rows} == {"perplexity", "nats per token", "exact"}
     assert {(row["method"], row["minus"]) for row in rows if row["minus"]} == {
-        ("nested", "all"), ("adaptive", "all"), ("adaptive", "nested"), ("nested", "none")
+        ("nested", "all"), ("adaptive", "all"), ("adaptive", "nested"), ("nested", "none"), ("nested", "wrong")
     }  # fmt: skip
     read = {row["method"]: row["ratio"] for row in rows if row["minus"] is None}
     assert read["none"] is None
     assert read["all"] == pytest.approx(text / (4 * 2 * len(measure.passages)))
-    for method in ("nested", "adaptive"):
+    for method in ("nested", "adaptive", "wrong"):
         assert read[method] == pytest.approx(150, rel=0.25) and read[method] > read["all"]
     assert read["nested"] == pytest.approx(read["adaptive"])
 
@@ -66,6 +66,8 @@ def test_the_figures_are_those_of_reading_once_more_without_the_cache(measure: D
         first, second = measure.contexts
         exact = [answer.exact for answer in ask(own, Condition.VISUAL, [(first, second), (second, first)])]
         assert values["exact", method]["value"] == pytest.approx(np.mean(exact))
+    wrong = condition_loss(counted.dialled(Dial(150.0)), Condition.WRONG, measure.passages, 24).loss
+    assert values["nats per token", "wrong"]["value"] == pytest.approx(wrong.mean(), abs=1e-4)
     none = condition_loss(counted, Condition.NONE, measure.passages, 24).loss
     assert values["nats per token", "none"]["value"] == pytest.approx(none.mean(), abs=1e-5)
 

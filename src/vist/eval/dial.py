@@ -5,7 +5,8 @@ Owns the settings that are compared, the values of each, and their rows. Does no
 Decisions
 - Methods: `all` reads the visual tokens that the model was built with; `nested` the same number of text tokens per
   visual token on every page; `adaptive` the same number of visual tokens in all, shared by information; `fixed` another
-  checkpoint at its own number, which is what a dial has to be compared with; `none` no context.
+  checkpoint at its own number, which is what a dial has to be compared with. The controls: `none` has no context, and
+  `wrong` is `nested` on another text's pages.
 - All methods read the same passages and answer the same questions, so every difference is paired.
 - Features of a page are computed once and serve every setting; only what differs is measured again.
 - A row says the ratio that was asked for and the one that was read, which rounding and the least of one token a page
@@ -31,8 +32,14 @@ from vist.eval.scores import Row, score_rows
 from vist.model.dial import Dial
 from vist.vision.feature_cache import FeatureCache
 
-METHODS = ("all", "nested", "adaptive", "none")
-PAIRS = (("nested", "all"), ("adaptive", "all"), ("adaptive", "nested"), ("nested", "none"), ("fixed", "none"))
+PAIRS = (
+    ("nested", "all"),
+    ("adaptive", "all"),
+    ("adaptive", "nested"),
+    ("nested", "none"),
+    ("nested", "wrong"),
+    ("fixed", "none"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class DialMeasure:
     batch_size: int = 4
     resamples: int = RESAMPLES
     seed: int = 0
-    _readings: dict[tuple[str, Dial | None], Reading] = field(default_factory=dict)
+    _readings: dict[tuple[str, Condition, Dial], Reading] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reader = _kept(self.reader)
@@ -70,32 +77,38 @@ class DialMeasure:
 
     def at_ratio(self, ratio: float) -> list[Row]:
         """Rows of every method at one ratio."""
-        dials = {"all": Dial(), "nested": Dial(ratio=ratio), "adaptive": Dial(ratio=ratio, adaptive=True), "none": None}
-        return self._rows({method: self._read(self.reader, dial) for method, dial in dials.items()}, asked=ratio)
+        even, shared = Dial(ratio=ratio), Dial(ratio=ratio, adaptive=True)
+        readings = {
+            "all": self._read(self.reader, Dial()),
+            "nested": self._read(self.reader, even),
+            "adaptive": self._read(self.reader, shared),
+            "wrong": self._read(self.reader, even, Condition.WRONG),
+            "none": self._read(self.reader, Dial(), Condition.NONE),
+        }
+        return self._rows(readings, asked=ratio)
 
     def at_own(self, name: str) -> list[Row]:
         """Rows of another checkpoint at its own number of visual tokens, beside no context."""
         other = _kept(self.fixed[name])
-        readings = {"fixed": self._read(other, Dial(), name), "none": self._read(other, None, name)}
+        readings = {
+            "fixed": self._read(other, Dial(), name=name),
+            "none": self._read(other, Dial(), Condition.NONE, name),
+        }
         return self._rows(readings, asked=None, checkpoint=name)
 
-    def _read(self, reader: Reader, dial: Dial | None, name: str = "") -> Reading:
-        """A setting's reading, from the first time that it was asked for."""
-        if (name, dial) not in self._readings:
-            own = reader if dial is None else reader.dialled(dial)
-            condition = Condition.NONE if dial is None else Condition.VISUAL
+    def _read(self, reader: Reader, dial: Dial, condition: Condition = Condition.VISUAL, name: str = "") -> Reading:
+        """A setting's reading, from the first time that it was asked for; `name` is that of another checkpoint."""
+        key = (name, condition, dial)
+        if key not in self._readings:
+            own = reader.dialled(dial)
             scored = min(SCORED, min(len(passage.proximal) for passage in self.passages))
             read = condition_loss(own, condition, self.passages, scored, self.batch_size)
             pairs = list(zip(self.contexts, [*self.contexts[1:], self.contexts[0]], strict=True))
-            batches = range(0, len(pairs), self.batch_size)
-            answers = [
-                answer
-                for start in batches
-                for answer in ask(own, condition, pairs[start : start + self.batch_size], start)
-            ]
-            exact = np.array([answer.exact for answer in answers], dtype=float)
-            self._readings[name, dial] = Reading(read.loss, exact, np.asarray(read.context_tokens))
-        return self._readings[name, dial]
+            starts = range(0, len(pairs), self.batch_size)
+            batches = (ask(own, condition, pairs[start : start + self.batch_size], start) for start in starts)
+            exact = np.array([answer.exact for batch in batches for answer in batch], dtype=float)
+            self._readings[key] = Reading(read.loss, exact, np.asarray(read.context_tokens))
+        return self._readings[key]
 
     def _rows(self, readings: dict[str, Reading], **axes: Any) -> list[Row]:
         common: dict[str, Any] = {"pairs": PAIRS, "resamples": self.resamples, "seed": self.seed, **axes}

@@ -20,7 +20,8 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 COLORS = {"none": "#8a8f98", "visual": "#0b7bc1", "wrong": "#d9822b", "full": "#2f9e6e"}
 INK = {"light": "#22252a", "dark": "#e6e8eb"}
-DIAL_COLORS = {"nested": "#0b7bc1", "adaptive": "#8a4fbf", "all": "#2f9e6e", "fixed": "#d9822b", "none": "#8a8f98"}
+DIAL_COLORS = {"nested": "#0b7bc1", "adaptive": "#8a4fbf", "all": "#2f9e6e", "fixed": "#7a5c00"}
+DIAL_COLORS |= {"wrong": COLORS["wrong"], "none": COLORS["none"]}
 COSTS = (
     ("flops", 1e-9, "GFLOPs to read"),
     ("peak_bytes", 2**-20, "peak memory, MiB"),
@@ -157,7 +158,7 @@ def _curve(axes: Axes, rows: Rows, color: str, label: str | None) -> None:
             [max(0, a - b) for a, b in zip(y, low, strict=True)],
             [max(0, b - a) for a, b in zip(y, high, strict=True)],
         ]
-        line = "-" if rows[0]["method"] in ("nested", "adaptive") else ""
+        line = "-" if rows[0]["method"] in ("nested", "adaptive", "wrong") else ""
         axes.errorbar(x, y, yerr=errors, fmt=f"o{line}", markersize=5, color=color, capsize=3, label=label)
     elif rows:
         axes.axhline(rows[0]["value"], color=color, linestyle="--", linewidth=1, label=label)
