@@ -140,7 +140,8 @@ class VistProcessor(ProcessorMixin):
             self.tokenizer(list(pages), add_special_tokens=False, verbose=False)["input_ids"] if pages else []
             for pages in texts
         ]
-        return dial.page_inputs(ids, None if self.frequency is None else self.frequency.importance())
+        importance = self.frequency.importance() if dial.adaptive and self.frequency is not None else None
+        return dial.page_inputs(ids, importance)
 
     def _render(self, contexts: list[str | None], max_pages: int | None) -> list[Pages | tuple[()]]:
         """The pages of every sample; none for one without a context."""
