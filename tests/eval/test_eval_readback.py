@@ -92,7 +92,7 @@ def test_a_reader_that_copies_its_text_makes_no_errors(reader: Reader, monkeypat
         generate=copy,
         device=torch.device("cpu"),
         config=reader.model.config,
-        encode_context=lambda *_: context,
+        encode_context=lambda **_: context,
         vision_tower=None,
     )
     monkeypatch.setattr(oracle.config.text_config, "max_position_embeddings", 4_096)

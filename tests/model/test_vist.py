@@ -250,3 +250,49 @@ def test_users_get_sentences(model, batch, tmp_path):
         VistForConditionalGeneration.from_backbones(tmp_path / "nowhere", tiny_tower())
     with pytest.raises(VistError, match="already has cross-attention"):
         VistForConditionalGeneration.from_backbones(model.language_model, tiny_tower(), **CHOICES)
+
+
+@pytest.mark.parametrize("reducer", ["perceiver", "local"])
+@torch.no_grad()
+def test_all_visual_tokens_are_no_setting_of_the_dial(batch, reducer):
+    model = tiny_model(reducer=reducer, cross_subtokens=True)
+    plain = model(**batch).logits
+    for asked in (4, 99, torch.full((2, 3), 4)):
+        assert torch.equal(model(**batch, visual_tokens=asked).logits, plain)
+    assert torch.equal(
+        model(**batch, visual_tokens=torch.tensor([99, 99]), page_weights=torch.ones(2, 3)).logits, plain
+    )
+    assert not torch.equal(model(**batch, visual_tokens=2).logits, plain)
+
+
+@pytest.mark.parametrize("reducer", ["perceiver", "local"])
+@torch.no_grad()
+def test_fewer_visual_tokens_leave_nothing_of_the_others(batch, reducer):
+    """Counts per page: as many tokens in use, and a sample reads the same alone, beside another and after padding."""
+    model = tiny_model(reducer=reducer, cross_subtokens=True, num_page_positions=2)
+    counts = torch.tensor([[2, 1, 2], [2, 1, 1]])
+    context = model.encode_context(batch["pixel_values"], batch["ink_mask"], counts)
+    assert context.mask.sum(1).tolist() == [5, 2] and context.states.shape[1] == 5
+    logits = model(**batch, visual_tokens=counts).logits
+    alone = {name: value[:1] for name, value in batch.items()}
+    torch.testing.assert_close(model(**alone, visual_tokens=counts[:1]).logits, logits[:1], atol=1e-5, rtol=1e-5)
+    kv = model.project_context(context.states)
+    text = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    cached = model(**text, cross_kv=kv, cross_mask=context.mask).logits
+    torch.testing.assert_close(cached, logits, atol=1e-5, rtol=1e-5)
+    padded = {"pixel_values": torch.nn.functional.pad(batch["pixel_values"], (0, 0, 0, 0, 0, 1)), **text}
+    padded["ink_mask"] = torch.nn.functional.pad(batch["ink_mask"], (0, 0, 0, 0, 0, 1))
+    longer = torch.nn.functional.pad(counts, (0, 1), value=4)
+    assert torch.equal(model(**padded, visual_tokens=longer).logits, logits)
+
+
+@torch.no_grad()
+def test_learning_to_merge_changes_nothing_before_training(batch, tmp_path):
+    model = tiny_model(reducer="local")
+    before = [model(**batch, visual_tokens=count).logits for count in (None, 2)]
+    model.learn_merging()
+    assert model.trainable_parameters().keys() >= {"resampler.merge_order.weight", "resampler.merge_level"}
+    model.save_pretrained(tmp_path)
+    for changed in (model, VistForConditionalGeneration.from_pretrained(tmp_path).eval()):
+        after = [changed(**batch, visual_tokens=count).logits for count in (None, 2)]
+        assert all(torch.equal(first, second) for first, second in zip(before, after, strict=True))

@@ -13,6 +13,7 @@ import typer
 from vist import __version__
 from vist.cli.cost import cost
 from vist.cli.demo import demo
+from vist.cli.dial import dial
 from vist.cli.distance import distance
 from vist.cli.doctor import doctor
 from vist.cli.evaluate import lm, recall
@@ -55,6 +56,7 @@ MEASURES: tuple[Callable[..., None], ...] = (
     stress,
     languages,
     distance,
+    dial,
     report,
 )
 for verb in VERBS:

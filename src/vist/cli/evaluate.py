@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 
 from vist.cli.inputs import DEFAULT_MODEL, load_reader
 from vist.cli.options import (
+    AdaptiveOption,
     BatchOption,
     Device,
     DeviceOption,
@@ -20,7 +21,9 @@ from vist.cli.options import (
     JsonOption,
     ModelOption,
     PagesOption,
+    RatioOption,
     SeedOption,
+    VisualTokensOption,
 )
 from vist.cli.parts import LimitOption, OutOption, ResamplesOption, chosen, measure_parts, row_head, whole_numbers
 from vist.cli.readback import StylesOption
@@ -63,6 +66,9 @@ def lm(
     documents: DocumentsOption = None,
     batch_size: BatchOption = 8,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 10_000,
+    ratio: RatioOption = None,
+    visual_tokens: VisualTokensOption = None,
+    adaptive: AdaptiveOption = False,
     cost: Annotated[bool, typer.Option("--cost", help="Also measure FLOPs, memory, time and speed.")] = False,
     seed: SeedOption = 0,
     out: OutOption = None,
@@ -78,8 +84,9 @@ def lm(
     from vist.eval.provenance import provenance
     from vist.eval.records import Ledger
     from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
+    from vist.model.dial import Dial
 
-    reader = load_reader(model, device)
+    reader = load_reader(model, device).dialled(Dial(ratio, visual_tokens, adaptive))
     texts = visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
     passages = with_wrong_texts(reader, found, pages)
@@ -95,13 +102,18 @@ def lm(
     screen.print(differences_table(figures, {condition.value: label for condition, label in LABELS.items()}))
     remark(f"{result.windows} windows of {result.documents} documents; bootstrap by {result.unit}; {_skipped(short)}.")
     setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
-    setup |= {"skipped_documents": short, "style": reader.style.to_dict()}
+    setup |= {"skipped_documents": short, "style": reader.style.to_dict()} | _dial_setup(reader)
     if out is not None:
         part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
         ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
         ledger.add(part, lm_rows(methods, figures))
     if json is not None:
         write_json(json, provenance(model) | {"setup": setup, "methods": methods, "lm": figures})
+
+
+def _dial_setup(reader: Reader) -> dict[str, Any]:
+    """The setting of the dial, where it is turned."""
+    return {"dial": asdict(reader.dial)} if reader.dial.turned else {}
 
 
 def _name(path: Path) -> str:
@@ -121,6 +133,9 @@ def recall(
         str | None, typer.Option("--lengths", metavar="N,M", help="Also a grid: context lengths in pages ...")
     ] = None,
     depths: Annotated[int, typer.Option("--depths", min=2, help="... by so many depths of the needle.")] = 5,
+    ratio: RatioOption = None,
+    visual_tokens: VisualTokensOption = None,
+    adaptive: AdaptiveOption = False,
     documents: DocumentsOption = None,
     batch_size: BatchOption = 4,
     resamples: ResamplesOption = 10_000,
@@ -135,8 +150,9 @@ def recall(
     Also says how misses fail: wrong characters, another needle, made up, refused.
     """
     from vist.eval.windows import read_documents
+    from vist.model.dial import Dial
 
-    reader = load_reader(model, device)
+    reader = load_reader(model, device).dialled(Dial(ratio, visual_tokens, adaptive))
     count = contexts if limit is None else max(2, min(contexts, limit))
     texts = list(islice(visible(read_documents(files, documents)), count))
     plan = _Recall(reader, texts, count, facts, pages, kind, batch_size, resamples, seed)
@@ -149,7 +165,7 @@ def recall(
             part = f"grid: {length} pages, depth {depth:.0%}"
             parts[part] = lambda length=length, depth=depth: plan.cell(length, depth)
     setup = {"files": [str(path) for path in files], "pages": pages, "contexts": count, "facts": facts}
-    setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict()}
+    setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict()} | _dial_setup(reader)
     measure_parts(
         "recall",
         parts,

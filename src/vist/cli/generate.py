@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from vist.cli.inputs import DEFAULT_MODEL, load_reader, read_whole
-from vist.cli.options import Device, DeviceOption, JsonOption, ModelOption, SeedOption
+from vist.cli.options import (
+    AdaptiveOption,
+    Device,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    RatioOption,
+    SeedOption,
+    VisualTokensOption,
+)
 
 
 def generate(
@@ -22,6 +31,9 @@ def generate(
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, help="0 takes the likeliest token each time.")
     ] = 0.0,
+    ratio: RatioOption = None,
+    visual_tokens: VisualTokensOption = None,
+    adaptive: AdaptiveOption = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they come.")] = False,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
@@ -38,12 +50,14 @@ def generate(
     from vist.cli.output import remark
     from vist.eval.files import write_json
     from vist.eval.provenance import provenance
+    from vist.model.dial import Dial
 
+    dial = Dial(ratio, visual_tokens, adaptive)
     text = "" if context is None else read_whole(context)
     if context is not None and not text.strip():
         remark(f"vist: note: {str(context)!r} holds no text; the model reads the prompt alone.")
         text = ""
-    reader = load_reader(model, device)
+    reader = load_reader(model, device).dialled(dial)
     torch.manual_seed(seed)
     start = time.perf_counter()
     inputs, figures = _inputs(reader, text, prompt)
@@ -73,7 +87,7 @@ def _inputs(reader: Any, context: str, prompt: str) -> tuple[dict[str, Any], dic
     if not context:
         return inputs, figures
     pages = reader.draw(context)
-    seen = reader.model.encode_context(**reader.page_inputs([context]))
+    seen = reader.encode_pages(reader.page_inputs([context]))
     text_tokens = len(reader.ids(context.encode("utf-8", "replace").decode()))
     visual_tokens = int(seen.mask.sum())
     figures |= {"pages": len(pages), "text_tokens": text_tokens, "context_tokens": visual_tokens}

@@ -35,3 +35,14 @@ BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Texts rea
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Text, Parquet or JSON Lines files (column or key 'text').")
 ]
+
+RatioOption = Annotated[
+    float | None,
+    typer.Option("--ratio", metavar="X", help="Text tokens per visual token; the default is what the model gives."),
+]
+VisualTokensOption = Annotated[
+    int | None, typer.Option("--visual-tokens", min=1, help="Visual tokens per page, instead of --ratio.")
+]
+AdaptiveOption = Annotated[
+    bool, typer.Option("--adaptive", help="Give pages of rare words more of the visual tokens, others fewer.")
+]

@@ -42,8 +42,8 @@ def measure_parts(
     json: Path | None,
     metrics: tuple[str, ...] | None = None,
     more: Callable[[], dict[str, Any]] = dict,
-) -> None:
-    """Measure the parts, print what is there also when one failed, write the JSON file.
+) -> list[dict[str, Any]]:
+    """Measure the parts, print what is there also when one failed, write the JSON file -> all rows.
 
     `metrics` are those of the printed table (None: all); `more` gives further keys of the JSON file.
     Raises what `run_parts` raises.
@@ -74,6 +74,7 @@ def measure_parts(
             rows = [{key: value for key, value in row.items() if key not in known} for row in ledger.rows]
             values = head | {"seed": seed, "limit": limit, "setup": {**setup, "seed": seed}, "task": task, "rows": rows}
             write_json(json, values | more())
+    return ledger.rows
 
 
 def row_head(head: Mapping[str, Any], seed: int, limit: int | None) -> dict[str, Any]:

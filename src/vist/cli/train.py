@@ -12,6 +12,10 @@ def train(
     name: Annotated[str, typer.Argument(help="The recipe, for example nano.")],
     data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Folder with the training texts.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where checkpoints and the model go.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="The model, or its run, that the recipe continues."),
+    ] = None,
     stage: Annotated[
         str | None, typer.Option("--stage", help="Stop after this stage; the default is all of them.")
     ] = None,
@@ -23,5 +27,5 @@ def train(
 
     if not data.is_dir():
         raise VistError(f"There is no folder {str(data)!r} with training texts; pass --data FOLDER.")
-    finished = run(name, data=data, out=out, stage=stage)
+    finished = run(name, data=data, out=out, stage=stage, source=source)
     remark(f"Finished: {finished}")

@@ -9,6 +9,8 @@ Decisions
 - When the encoder is wider or narrower than the latents, one linear map adapts the features.
 - Pages without ink are not computed: visible pages are gathered, the others get zeros and a False token mask.
 - Features of masked patches are set to zero before anything else, so whatever stood there cannot leak, not even NaN.
+- Fewer tokens than latents are the first ones (nested, as in Matryoshka representations, arXiv 2205.13147): all latents
+  are computed, so a small set is the beginning of every larger one, bit for bit, and the CLS is the same for all.
 - B batch, P pages, X visible pages of the whole batch, N patches, K visual tokens per page, D width, H heads.
 """
 
@@ -32,6 +34,7 @@ class ResamplerConfig(Protocol):
     local_preceding: int
     local_following: int
     local_shortcut: bool
+    local_merge: bool
 
     @property
     def vision_size(self) -> int:
@@ -91,27 +94,38 @@ class PerceiverResampler(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, features_BPND: Tensor, mask_BPN: Tensor) -> Resampled:
+    def forward(self, features_BPND: Tensor, mask_BPN: Tensor, counts_BP: Tensor | None = None) -> Resampled:
         """Reduce every page to K tokens and a CLS.
 
-        `features_BPND` patch features of the encoder; `mask_BPN` bool, True = the patch has ink. A page without ink
-        has no tokens (`token_mask` False, zeros).
+        `features_BPND` patch features of the encoder; `mask_BPN` bool, True = the patch has ink; `counts_BP` int, how
+        many tokens each page may have at most (None: all). A page without ink has no tokens (`token_mask` False,
+        zeros).
         """
         visible_BP = mask_BPN.any(-1)
         mask_XN = mask_BPN[visible_BP]
         features_XND = features_BPND[visible_BP].masked_fill(~mask_XN.unsqueeze(-1), 0)
-        latents_XLD, alive_XL = self.start(features_XND, mask_XN)
+        counts_X = None if counts_BP is None else counts_BP[visible_BP]
+        latents_XLD, alive_XL = self.start(features_XND, mask_XN, counts_X)
         adapted_XND = self.adapt(features_XND)
         mask = torch.cat([mask_XN, alive_XL], dim=1)
         for layer in self.layers:
             latents_XLD = layer(latents_XLD, adapted_XND, mask)
+        if counts_X is not None:
+            within_XK = torch.arange(alive_XL.shape[1] - 1, device=alive_XL.device) < counts_X.unsqueeze(-1)
+            alive_XL = alive_XL & F.pad(within_XK, (0, 1), value=True)
         out_XLD = self.norm(latents_XLD).masked_fill(~alive_XL.unsqueeze(-1), 0)
-        out = _scatter(out_XLD, visible_BP)
-        token_mask = _scatter(alive_XL, visible_BP)[:, :, : self.num_visual_tokens]
-        return Resampled(out[:, :, : self.num_visual_tokens], out[:, :, self.num_visual_tokens], token_mask)
+        out, alive = _scatter(out_XLD, visible_BP), _scatter(alive_XL, visible_BP)
+        return Resampled(out[:, :, :-1], out[:, :, -1], alive[:, :, :-1])
 
-    def start(self, features_XND: Tensor, mask_XN: Tensor) -> tuple[Tensor, Tensor]:
-        """First value of each page's K + 1 latents, CLS last -> (X,K+1,D), and which are in use (X,K+1)."""
+    def limits(self, mask_BPN: Tensor) -> Tensor:
+        """The most tokens that each page can have (B,P), 0 without ink."""
+        return mask_BPN.any(-1).long() * self.num_visual_tokens
+
+    def start(self, features_XND: Tensor, mask_XN: Tensor, counts_X: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """First value of each page's latents, CLS last -> (X,K+1,D), and which take part (X,K+1).
+
+        `counts_X`: a reducer that can work with fewer latents starts no more of them; this one starts all.
+        """
         latents_LD = torch.cat([self.latents, self.cls_latent[None]])
         pages = features_XND.shape[0]
         return latents_LD.expand(pages, -1, -1), mask_XN.new_ones(pages, latents_LD.shape[0])

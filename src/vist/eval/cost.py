@@ -85,11 +85,15 @@ def measure_cost(
 def count_flops(reader: Reader, condition: Condition, passage: Passage) -> int:
     """Floating point operations of one forward pass over the passage, pages included."""
     inputs = build_inputs(reader, condition, [passage])
-    operation = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counter = FlopCounterMode(display=False, custom_mapping={operation: _attention_flops})
-    with torch.no_grad(), counter:
+    with torch.no_grad(), flop_counter() as counter:
         reader.model(**inputs.tensors, use_cache=False, logits_to_keep=1)
     return int(counter.get_total_flops())
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, which also knows the CPU's fused attention."""
+    operation = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={operation: _attention_flops})
 
 
 def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:

@@ -51,7 +51,7 @@ def information(importance: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def visual_means(reader: Reader, texts: Sequence[str]) -> Tensor:
     """Mean CLS output of each text's pages in the LLM's width, (B,D)."""
-    parts = [reader.model.encode_context(**reader.page_inputs([text])).cls for text in texts]
+    parts = [reader.encode_pages(reader.page_inputs([text])).cls for text in texts]
     means = torch.cat(parts)
     projection = reader.model.pve_projection
     return means if projection is None else projection(means)

@@ -68,7 +68,7 @@ def count_tokens(
     with torch.inference_mode():
         for start in range(0, len(pages), _PAGES):
             some = [[pages[number]] for number in range(start, min(start + _PAGES, len(pages)))]
-            visual += reader.model.encode_context(**reader.stack_pages(some)).mask.sum(1).tolist()
+            visual += reader.encode_pages(reader.stack_pages(some)).mask.sum(1).tolist()
     texts = [pages[number].text for number in range(len(pages))]
     lost = [loss.count() for loss in pages.losses]
     counts = {"text": [tokens_of(page) for page in texts], "visual": visual, "lost": lost}

@@ -163,7 +163,7 @@ def condition_loss(
         tensors, tokens = dict(inputs.tensors), inputs.context_tokens
         with torch.inference_mode():
             if condition.has_pages:
-                context = reader.model.encode_context(tensors.pop("pixel_values"), tensors.pop("ink_mask"))
+                context = reader.encode_pages(tensors)
                 tensors |= {"cross_states": context.states, "cross_mask": context.mask}
                 tokens = context.mask.sum(1).tolist()
             logits = reader.model(**tensors, use_cache=False, logits_to_keep=scored + 1).logits

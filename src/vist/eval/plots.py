@@ -16,10 +16,12 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 COLORS = {"none": "#8a8f98", "visual": "#0b7bc1", "wrong": "#d9822b", "full": "#2f9e6e"}
 INK = {"light": "#22252a", "dark": "#e6e8eb"}
+DIAL_COLORS = {"nested": "#0b7bc1", "adaptive": "#8a4fbf", "all": "#2f9e6e", "fixed": "#7a5c00"}
+DIAL_COLORS |= {"wrong": COLORS["wrong"], "none": COLORS["none"]}
 COSTS = (
     ("flops", 1e-9, "GFLOPs to read"),
     ("peak_bytes", 2**-20, "peak memory, MiB"),
@@ -125,6 +127,41 @@ def cost_plot(methods: Rows) -> dict[str, str]:
             axes.margins(y=0.15)
 
     return both_themes(draw, (8.6, 5.2))
+
+
+def dial_plot(rows: Rows) -> dict[str, str]:
+    """Perplexity and exact recall against the ratio that was read: lines for what turns, points for what does not."""
+
+    def draw(figure: Figure) -> None:
+        panels = zip(figure.subplots(1, 2), ("perplexity", "exact"), strict=True)
+        for number, (axes, metric) in enumerate(panels):
+            chosen = [row for row in rows if row["metric"] == metric and row["minus"] is None]
+            for method, color in DIAL_COLORS.items():
+                _curve(axes, [row for row in chosen if row["method"] == method], color, method if number == 0 else None)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.set_xlabel("text tokens per visual token")
+            axes.set_ylabel(metric)
+            _clean(axes)
+        _share_axis(axes)
+        _legend(figure)
+
+    return both_themes(draw, (8.6, 3.8))
+
+
+def _curve(axes: Axes, rows: Rows, color: str, label: str | None) -> None:
+    """A line through the points of a method; a line across where it has no ratio (no context)."""
+    points = sorted({(row["ratio"], row["value"], row["low"], row["high"]) for row in rows if row["ratio"]})
+    if points:
+        x, y, low, high = zip(*points, strict=True)
+        errors = [
+            [max(0, a - b) for a, b in zip(y, low, strict=True)],
+            [max(0, b - a) for a, b in zip(y, high, strict=True)],
+        ]
+        line = "-" if rows[0]["method"] in ("nested", "adaptive", "wrong") else ""
+        axes.errorbar(x, y, yerr=errors, fmt=f"o{line}", markersize=5, color=color, capsize=3, label=label)
+    elif rows:
+        axes.axhline(rows[0]["value"], color=color, linestyle="--", linewidth=1, label=label)
 
 
 def _bars(axes: Axes, methods: Rows, values: list[float]) -> None:

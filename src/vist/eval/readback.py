@@ -122,7 +122,7 @@ def _write(
     carried = [float(count) for count in inputs.context_tokens]
     with torch.inference_mode():
         if condition.has_pages:
-            context = reader.model.encode_context(tensors.pop("pixel_values"), tensors.pop("ink_mask"))
+            context = reader.encode_pages(tensors)
             tensors |= {"cross_states": context.states, "cross_mask": context.mask}
             carried = [float(count) for count in context.mask.sum(1).tolist()]
         output = reader.model.generate(**tensors, max_new_tokens=max(wanted), do_sample=False, num_beams=1)

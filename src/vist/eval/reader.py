@@ -6,6 +6,7 @@ for a batch. Does not know conditions, metrics or reports.
 Decisions
 - A sequence starts with the tokenizer's start token; where a family has none, with its end-of-text token, so that the
   first token of a text has something before it and can be scored.
+- A reader has one setting of the dial, so every measure can be taken at any ratio without knowing of it.
 - Padding is on the left, as for generation, so that the last tokens of all rows stand in one column.
 - B batch, P pages, T text tokens, H and W pixels of a page.
 """
@@ -13,7 +14,7 @@ Decisions
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,24 @@ import torch
 from torch import Tensor
 
 from vist.errors import VistError
+from vist.model.dial import Dial
 from vist.render import Pages, PageStyle, render
+from vist.vision.feature_cache import FeatureCache
+
+PAGE_INPUTS = ("pixel_values", "ink_mask", "visual_tokens", "page_weights")
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A model and its processor, as `vist.load` returns them."""
+    """A model and its processor, as `vist.load` returns them; `dial` says how many visual tokens pages become.
+
+    `cache`: keeps the features of pages that are read more than once; None = every reading encodes them.
+    """
 
     model: Any
     processor: Any
+    dial: Dial = Dial()
+    cache: FeatureCache | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -65,7 +75,12 @@ class Reader:
     def restyled(self, style: str | PageStyle) -> Reader:
         """The same model reading pages of another style. Raises VistError for a style that does not exist."""
         changed = type(self.processor)(self.tokenizer, style=style, max_pages=self.processor.max_pages)
-        return Reader(self.model, changed)
+        changed.frequency = self.processor.frequency
+        return replace(self, processor=changed)
+
+    def dialled(self, dial: Dial) -> Reader:
+        """The same model at another setting of the dial."""
+        return replace(self, dial=dial)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, no special tokens."""
@@ -86,11 +101,20 @@ class Reader:
         return render(text, self.style)
 
     def page_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch of contexts."""
-        return dict(self.processor(context=list(texts)).to(self.device))
+        """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch of contexts, and the dial's."""
+        asked = {"ratio": self.dial.ratio, "visual_tokens": self.dial.visual_tokens, "adaptive": self.dial.adaptive}
+        return dict(self.processor(context=list(texts), **asked).to(self.device))
+
+    def encode_pages(self, tensors: dict[str, Tensor]) -> Any:
+        """Take the pages out of a batch's inputs and read them -> the model's `VisualContext`."""
+        pages = {name: tensors.pop(name) for name in PAGE_INPUTS if name in tensors}
+        if self.cache is None:
+            return self.model.encode_context(**pages)
+        seen = self.cache.encode(pages.pop("pixel_values"), pages.pop("ink_mask"))
+        return self.model.compress_features(seen, **pages)
 
     def stack_pages(self, drawn: Sequence[Sequence[Pages]]) -> dict[str, Tensor]:
-        """`pixel_values` (B,P,H,W) and `ink_mask` of pages that are already drawn, several stretches a sample."""
+        """As `page_inputs`, of pages that are already drawn, several stretches a sample."""
         counts = [sum(len(pages) for pages in stretches) for stretches in drawn]
         style = next((pages.style for stretches in drawn for pages in stretches), self.style)
         pixels = np.full((len(drawn), max([1, *counts]), style.height, style.width), style.background, np.uint8)
@@ -102,12 +126,16 @@ class Reader:
                 ink[sample, place : place + len(pages)] = pages.ink
                 place += len(pages)
         tensors = {"pixel_values": torch.from_numpy(pixels), "ink_mask": torch.from_numpy(ink)}
+        if self.dial.turned:
+            texts = [[page.text for pages in stretches for page in pages] for stretches in drawn]
+            asked = self.processor.dial_inputs(self.dial, texts)
+            tensors |= {name: torch.from_numpy(value) for name, value in asked.items()}
         return {name: value.to(self.device) for name, value in tensors.items()}
 
     @torch.inference_mode()
     def read_pages(self, drawn: Sequence[Sequence[Pages]]) -> tuple[dict[str, Tensor], list[int]]:
         """`cross_kv` and `cross_mask` of drawn pages, for the LLM, and the visual tokens in use of each sample."""
-        context = self.model.encode_context(**self.stack_pages(drawn))
+        context = self.encode_pages(self.stack_pages(drawn))
         visual = {"cross_kv": self.model.project_context(context.states), "cross_mask": context.mask}
         return visual, context.mask.sum(1).tolist()
 

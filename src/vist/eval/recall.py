@@ -324,7 +324,7 @@ def _visual_context(
 ) -> dict[str, Tensor]:
     """`cross_kv` and `cross_mask` with a row for each question, from one encoding of each context."""
     shown = [(other if condition is Condition.WRONG else context).text for context, other in pairs]
-    context = reader.model.encode_context(**reader.page_inputs(shown))
+    context = reader.encode_pages(reader.page_inputs(shown))
     questions = torch.tensor([len(context.facts) for context, _ in pairs], device=reader.device)
     cross_kv = reader.model.project_context(context.states)
     return {

@@ -26,7 +26,7 @@ class VistConfig(PreTrainedConfig):
     """Choices of a VIST model; the defaults are the paper's where it states them.
 
     text_config, vision_config: the LLM's and the vision tower's own configs.
-    num_visual_tokens: K, visual tokens per page (paper: 64).
+    num_visual_tokens: K, visual tokens per page (paper: 64); a model can be read with fewer (docs/dial.md).
     reducer: "perceiver" (paper) or "local" (latents start at their part of the reading order).
     resampler_layers, resampler_heads: depth and heads of the reducer (the paper is silent; Flamingo: 6 and 8).
     resampler_size: width of visual tokens; 0 = the LLM's width.
@@ -35,6 +35,7 @@ class VistConfig(PreTrainedConfig):
         after its own the start of a latent sees.
     local_shortcut: of the "local" reducer: a linear path beside the group MLP, for an encoder whose features already
         say, linearly, what is wanted.
+    local_merge: of the "local" reducer: weights for reading merged parts, which training with fewer visual tokens uses.
     vision_drop_blank: take blank patches out of CLIP and SigLIP before their first layer (the paper masks them
         afterwards); SigLIP2 masks them inside and TextViT never computes them.
     cross_gate, cross_norm: tanh gate and query norm of the cross-attention sublayers.
@@ -65,6 +66,7 @@ class VistConfig(PreTrainedConfig):
     local_preceding: int = 0
     local_following: int = 0
     local_shortcut: bool = False
+    local_merge: bool = False
     vision_drop_blank: bool = False
     cross_gate: bool = False
     cross_output_gate: bool = False

@@ -35,8 +35,9 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
+from vist.compress.budget import page_counts
 from vist.compress.pve import pool_pages, pool_text, pve_loss
-from vist.compress.reducers import build_reducer
+from vist.compress.reducers import LocalResampler, build_reducer
 from vist.compress.resampler import PerceiverResampler
 from vist.errors import VistError
 from vist.fuse.cross_attention import CrossAttention
@@ -51,7 +52,7 @@ from vist.model.checkpoint import checked_loading, first_line
 from vist.model.composed import ComposedModel
 from vist.model.configuration import VistConfig
 from vist.model.lora import insert_lora, is_lora, merge_lora
-from vist.vision.encoder import encode, freeze, load_vision_tower, num_patches, shorten
+from vist.vision.encoder import PageFeatures, encode, freeze, load_vision_tower, num_patches, shorten
 
 
 class VisualContext(NamedTuple):
@@ -124,6 +125,8 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         if isinstance(module, PerceiverResampler):
             init.normal_(module.latents, std=0.02)
             init.normal_(module.cls_latent, std=0.02)
+            for weight in module.merge_weights() if isinstance(module, LocalResampler) else ():
+                init.zeros_(weight)
         elif isinstance(module, CrossAttention):
             init.zeros_(module.o_proj.weight if module.gate is None else module.gate)
             if module.g_proj is not None:
@@ -197,6 +200,12 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         for sublayer in cross_attentions(self.language_model):
             sublayer.requires_grad_(True)
 
+    def learn_merging(self) -> None:
+        """Add the weights of `local_merge` to a model trained without; nothing changes until they are trained."""
+        if isinstance(self.resampler, LocalResampler) and self.resampler.merge_order is None:
+            self.resampler.learn_merging()
+            self.config.local_merge = True
+
     def merge_lora(self) -> None:
         """Add the low-rank updates to the LLM's weights and take them out; nothing changes but rounding."""
         merge_lora(self.language_model)
@@ -206,8 +215,18 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         """Names and parameters that training changes: Resampler, cross-attention, page codes, PVE projection."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def encode_context(self, pixel_values: Tensor, ink_mask: Tensor) -> VisualContext:
-        """Read pages: `pixel_values` (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool -> visual tokens and summary."""
+    def encode_context(
+        self,
+        pixel_values: Tensor,
+        ink_mask: Tensor,
+        visual_tokens: int | Tensor | None = None,
+        page_weights: Tensor | None = None,
+    ) -> VisualContext:
+        """Read pages: `pixel_values` (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool -> visual tokens and summary.
+
+        `visual_tokens`: how many tokens a page may have; None: all. A number, or (B,P) for each page, or (B,) in all
+        for each sample, shared by `page_weights` (B,P) (`vist.compress.budget`).
+        """
         device = self.vision_tower.device
         seen = encode(
             self.vision_tower,
@@ -215,7 +234,17 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
             ink_mask.to(device),
             drop_blank=self.config.vision_drop_blank,
         )
-        reduced = self.resampler(seen.features.to(self.resampler.norm.weight.dtype), seen.mask)
+        return self.compress_features(seen, visual_tokens, page_weights)
+
+    def compress_features(
+        self, seen: PageFeatures, visual_tokens: int | Tensor | None = None, page_weights: Tensor | None = None
+    ) -> VisualContext:
+        """The visual tokens of pages that were encoded before (`vist.vision.encode`, `FeatureCache`).
+
+        `visual_tokens`, `page_weights`: as for `encode_context`.
+        """
+        counts_BP = page_counts(visual_tokens, page_weights, self.resampler.limits(seen.mask))
+        reduced = self.resampler(seen.features.to(self.resampler.norm.weight.dtype), seen.mask, counts_BP)
         page_mask_BP = seen.mask.any(-1)
         tokens_BPKD = reduced.tokens
         if self.page_positions is not None:
@@ -242,6 +271,8 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         cross_states: Tensor | None = None,
         cross_kv: Tensor | None = None,
         cross_mask: Tensor | None = None,
+        visual_tokens: int | Tensor | None = None,
+        page_weights: Tensor | None = None,
         labels: Tensor | None = None,
         context_ids: Tensor | None = None,
         context_keep: Tensor | None = None,
@@ -254,14 +285,15 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
 
         The context comes in one of three forms: `pixel_values` (B,P,H,W) with `ink_mask` (B,P,rows,cols); visual
         tokens `cross_states` (B,M,D); or projected `cross_kv` (B, layers, 2, Hkv, M, Dh); the last two with
-        `cross_mask` (B,M) bool, True = in use. None of them: the stock LLM.
+        `cross_mask` (B,M) bool, True = in use. None of them: the stock LLM. `visual_tokens` and `page_weights` say how
+        many tokens a page may have, as for `encode_context`.
         `labels` (B,T) gives `lm_loss`; with `context_ids` (B,L), the token ids of the context, and `context_keep`
         (B,L) bool, those left by frequency-based masking, also `pve_loss`. `num_items_in_batch`, the labels in the
         whole accumulated batch, scales both.
         """
         context = None
         if pixel_values is not None and cross_states is None and cross_kv is None:
-            context = self.encode_context(pixel_values, _required(ink_mask))
+            context = self.encode_context(pixel_values, _required(ink_mask), visual_tokens, page_weights)
             cross_states, cross_mask = context.states, context.mask
         if cross_states is not None or cross_kv is not None:
             kwargs["cross_states"], kwargs["cross_kv"] = cross_states, cross_kv
@@ -321,12 +353,14 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         """Continue `input_ids`, given the pages; every option of transformers' `generate` works.
 
         Pages (`pixel_values` with `ink_mask`) are encoded and projected once, before the first token; `cross_states`
-        or `cross_kv` with `cross_mask` may be passed instead to share a context between calls.
+        or `cross_kv` with `cross_mask` may be passed instead to share a context between calls. `visual_tokens` and
+        `page_weights` say how many tokens a page may have, as for `encode_context`.
         """
         pixel_values, ink_mask = kwargs.pop("pixel_values", None), kwargs.pop("ink_mask", None)
+        asked = (kwargs.pop("visual_tokens", None), kwargs.pop("page_weights", None))
         states = kwargs.pop("cross_states", None)
         if pixel_values is not None and states is None and kwargs.get("cross_kv") is None:
-            context = self.encode_context(pixel_values, _required(ink_mask))
+            context = self.encode_context(pixel_values, _required(ink_mask), *asked)
             states, kwargs["cross_mask"] = context.states, context.mask
         if states is not None:
             kwargs["cross_kv"] = self.project_context(states)

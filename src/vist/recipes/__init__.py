@@ -11,39 +11,50 @@ from typing import Any, NamedTuple
 
 from vist.errors import VistError
 from vist.recipes.nano import nano, nano_large
+from vist.recipes.nested import nano_nested
 from vist.recipes.vist2 import vist2_nano
 from vist.train.nano import STAGES, train_nano
+from vist.train.nested_nano import STAGES as NESTED_STAGES
+from vist.train.nested_nano import train_nested
 from vist.train.vist2_nano import STAGES as VIST2_STAGES
 from vist.train.vist2_nano import train_vist2_nano
 
 
 class Recipe(NamedTuple):
-    """A named run: its numbers, what carries them out, and the stages by name."""
+    """A named run: its numbers, what carries them out, the stages by name; whether it continues a finished model."""
 
     numbers: Callable[[], Any]
     train: Callable[..., Path]
     stages: Mapping[str, Any]
+    continues: bool = False
 
 
 RECIPES = {
     "nano": Recipe(nano, train_nano, STAGES),
     "nano-large": Recipe(nano_large, train_nano, STAGES),
+    "nano-nested": Recipe(nano_nested, train_nested, NESTED_STAGES, continues=True),
     "vist2-nano": Recipe(vist2_nano, train_vist2_nano, VIST2_STAGES),
 }
 
 
-def run(name: str, data: Path, out: Path, stage: str | None = None) -> Path:
+def run(name: str, data: Path, out: Path, stage: str | None = None, source: Path | None = None) -> Path:
     """Run a recipe to its end, or only up to and including `stage`; finished stages are not run again.
+
+    `source`: the model that a recipe continues, for those that do.
 
     Returns:
         The folder of the finished model, or of the finished stage.
 
     Raises:
-        VistError: no such recipe or stage; see `train_nano` and `train_vist2_nano` for the rest.
+        VistError: no such recipe or stage, or a source for a recipe that starts from nothing; see the `train` functions
+            of the table for the rest.
     """
     if name not in RECIPES:
         raise VistError(f"There is no recipe {name!r}; the recipes are: {', '.join(RECIPES)}.")
     recipe = RECIPES[name]
     if stage is not None and stage not in recipe.stages:
         raise VistError(f"There is no stage {stage!r}; the stages are: {', '.join(recipe.stages)}.")
-    return recipe.train(recipe.numbers(), data, out, stage)
+    if source is not None and not recipe.continues:
+        raise VistError(f"The recipe {name!r} starts from nothing; leave --from {str(source)!r} out.")
+    more = {"source": source} if recipe.continues else {}
+    return recipe.train(recipe.numbers(), data, out, stage, **more)

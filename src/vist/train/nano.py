@@ -40,6 +40,7 @@ from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
 from vist.train.guidance import guided_loss, guided_text_loss
 from vist.train.language_model import TextSequences, build_language_model
+from vist.train.nested import NestedSamples, TokenRange
 from vist.train.reading import Reader, ReadingMix, ReadingPages, collate_pages
 from vist.train.stage import StageConfig, run_stage
 from vist.train.tokenizer import train_tokenizer
@@ -49,11 +50,15 @@ GUIDANCE = 1.0
 TOKENIZER_WINDOWS, TOKENIZER_WINDOW = 600, 20_000
 FREQUENCY_SAMPLES = 3_000
 STYLE = "vist"
+NESTED_STAGES = ("context", "settling")
 
 
 @dataclass(frozen=True)
 class NanoRecipe:
-    """Every choice of a `vist-nano`: shapes, mixes of examples, and how long each stage trains."""
+    """Every choice of a `vist-nano`: shapes, mixes of examples, and how long each stage trains.
+
+    `nested`: draw the number of visual tokens for every batch of `context` and `settling`; None = always all of them.
+    """
 
     vocab_size: int
     lm_width: int
@@ -88,6 +93,7 @@ class NanoRecipe:
     settling_shape: ContextShape
     settling: StageConfig
     seed: int = 1
+    nested: TokenRange | None = None
 
 
 class NanoRun:
@@ -264,7 +270,11 @@ class NanoRun:
         seed: int,
     ) -> None:
         importance = TokenFrequency.load(self.final("frequency") / "token_frequency.safetensors").importance()
-        data = ContextSamples(
+        nested = self.recipe.nested if stage in NESTED_STAGES else None
+        samples = ContextSamples if nested is None else partial(NestedSamples, tokens=nested)
+        if nested is not None:
+            model.learn_merging()
+        data = samples(
             self.corpus,
             self.tokenizer,
             self.style,
