@@ -58,7 +58,7 @@ def test_likelihoods_are_those_of_plain_forward_passes(reader: Reader, with_page
 def test_many_continuations_are_read_in_several_passes(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, labels = [reader.ids("Alice"), reader.ids("the Queen")], [[5, 6], [7], [8, 9, 10], [11, 12]]
     whole = continuation_scores(reader, [3, 4], queries, labels)
-    monkeypatch.setattr("vist.eval.likelihood.ROWS", 2)
+    monkeypatch.setattr("vist.eval.likelihood.TOKENS", 2)
     np.testing.assert_allclose(continuation_scores(reader, [3, 4], queries, labels), whole, atol=1e-5)
 
 

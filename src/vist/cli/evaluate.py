@@ -80,6 +80,13 @@ def lm(
     from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
 
     reader = load_reader(model, device)
+    setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "windows": windows}
+    setup |= {"cost": cost, "style": reader.style.to_dict()}
+    part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
+    ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
+    if ledger.has(part) and json is None:
+        remark(f"{part}: finished by an earlier run, kept.")
+        return
     texts = visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
     passages = with_wrong_texts(reader, found, pages)
@@ -94,14 +101,11 @@ def lm(
     screen.print()
     screen.print(differences_table(figures, {condition.value: label for condition, label in LABELS.items()}))
     remark(f"{result.windows} windows of {result.documents} documents; bootstrap by {result.unit}; {_skipped(short)}.")
-    setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
-    setup |= {"skipped_documents": short, "style": reader.style.to_dict()}
-    if out is not None:
-        part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
-        ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
-        ledger.add(part, lm_rows(methods, figures))
+    if not ledger.has(part):
+        ledger.add(part, [row | {"skipped_documents": short} for row in lm_rows(methods, figures)])
     if json is not None:
-        write_json(json, provenance(model) | {"setup": setup, "methods": methods, "lm": figures})
+        known = setup | {"seed": seed, "skipped_documents": short}
+        write_json(json, provenance(model) | {"setup": known, "methods": methods, "lm": figures})
 
 
 def _name(path: Path) -> str:
