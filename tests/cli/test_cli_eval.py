@@ -116,10 +116,10 @@ def test_recall_with_styles_and_a_grid(book, tiny_folder, tmp_path, capsys) -> N
     run("eval", "recall", book, "--model", tiny_folder, *few, *grid, "--out", tmp_path / "r.jsonl")
     rows = read(tmp_path / "r.jsonl")
     assert {row["part"] for row in rows} == {
-        "vist, 1 pages",
-        "vist-7, 1 pages",
-        "grid: 1 pages, depth 0%",
-        "grid: 1 pages, depth 100%",
+        "hex: vist, 1 pages",
+        "hex: vist-7, 1 pages",
+        "hex: grid, 1 pages, depth 0%",
+        "hex: grid, 1 pages, depth 100%",
     }
     ratios = {row["style"]: row["ratio"] for row in rows if "style" in row}
     assert ratios["vist-7"] > ratios["vist"]

@@ -146,11 +146,12 @@ def recall(
     plan = _Recall(reader, texts, count, facts, pages, kind, batch_size, resamples, seed)
     names = chosen(styles) or (reader.style.name,)
     parts: dict[str, Any] = {
-        f"{name}, {pages} pages": lambda name=name: plan.planted(name if styles else None) for name in names
+        f"{kind.value}: {name}, {pages} pages": lambda name=name: plan.planted(name if styles else None)
+        for name in names
     }
     for length in whole_numbers(lengths, "--lengths") if lengths else ():
         for depth in (place / (depths - 1) for place in range(depths)):
-            part = f"grid: {length} pages, depth {depth:.0%}"
+            part = f"{kind.value}: grid, {length} pages, depth {depth:.0%}"
             parts[part] = lambda length=length, depth=depth: plan.cell(length, depth)
     setup = {"files": [str(path) for path in files], "pages": pages, "contexts": count, "facts": facts}
     setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict()}

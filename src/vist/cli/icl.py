@@ -33,6 +33,7 @@ class OnPages(StrEnum):
     LINES = "lines"
     JOINED = "joined"
     SEPARATE = "separate"
+    ALL = "all"
 
 
 def icl(
@@ -49,7 +50,7 @@ def icl(
         int, typer.Option("--per-draw", min=1, help="Test examples that share a draw of demonstrations.")
     ] = 25,
     strategy: Annotated[
-        OnPages, typer.Option("--strategy", help="Demonstrations on pages: a blank line after each, ...")
+        OnPages, typer.Option("--strategy", help="Demonstrations on pages: a blank line after each, ..., or all four.")
     ] = OnPages.BLANK,
     resamples: ResamplesOption = 10_000,
     limit: LimitOption = None,
@@ -68,14 +69,23 @@ def icl(
     folders = find_sets(data, chosen(sets))
     numbers = whole_numbers(seeds, "--seeds")
     count = examples if limit is None else min(examples, limit)
-    config = IclConfig(encoder_shots, decoder_shots, count, numbers, per_draw, Strategy(strategy.value), resamples)
+    kinds = list(Strategy) if strategy is OnPages.ALL else [Strategy(strategy.value)]
+    configs = {
+        kind: IclConfig(encoder_shots, decoder_shots, count, numbers, per_draw, kind, resamples) for kind in kinds
+    }
     reader = load_reader(model, device)
     for name in RESEARCH_ONLY:
         if name in folders:
             remark(f"{name}: its licence allows research and other non-commercial use only.")
     there = find_sets(data, ())
-    setup = {key: getattr(config, key) for key in config.__dataclass_fields__} | {"data": str(data)}
-    parts = {name: partial(_measure, reader, there, name, config) for name in folders}
+    plain = configs[kinds[0]]
+    setup = {key: getattr(plain, key) for key in plain.__dataclass_fields__}
+    setup |= {"strategy": strategy.value, "data": str(data)}
+    parts = {
+        name if strategy is OnPages.BLANK else f"{name}, {kind.value}": partial(_measure, reader, there, name, config)
+        for name in folders
+        for kind, config in configs.items()
+    }
     measure_parts(
         "icl",
         parts,
