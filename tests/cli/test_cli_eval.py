@@ -82,6 +82,28 @@ def test_icl_adds_parts_and_goes_on(data, tiny_folder, tmp_path, capsys, monkeyp
     assert (tmp_path / "r.jsonl").read_text() == before
 
 
+def test_icl_in_all_four_ways_to_draw_pages(data, tiny_folder, tmp_path) -> None:
+    few = ("--sets", "birds", "--limit", 2, "--strategy", "all", "--out", tmp_path / "r.jsonl")
+    run("eval", "icl", "--data", data, "--model", tiny_folder, *SHOTS, *few)
+    parts = {row["part"] for row in read(tmp_path / "r.jsonl")}
+    assert parts == {"birds, blank", "birds, lines", "birds, joined", "birds, separate"}
+
+
+def test_lm_goes_on_and_keeps_what_is_there(book, tiny_folder, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("vist.eval.provenance.commit", lambda: "c" * 40)
+    small = ("--pages", 1, "--proximal", 20, "--windows", 2, "--model", tiny_folder, "--resamples", 200)
+    lm = ("eval", "lm", book, *small, "--out", tmp_path / "r.jsonl")
+    run(*lm)
+    before = (tmp_path / "r.jsonl").read_text()
+    capsys.readouterr()
+    run(*lm)
+    assert "finished by an earlier run, kept" in capsys.readouterr().err
+    run(*lm, "--json", tmp_path / "lm.json")  # figures were asked for: measured again, noted once
+    assert (tmp_path / "r.jsonl").read_text() == before
+    run("eval", "lm", book, *small[:-2], "--resamples", 200, "--seed", 1, "--out", tmp_path / "r.jsonl")
+    assert len(read(tmp_path / "r.jsonl")) == 2 * len(before.splitlines())
+
+
 def test_a_bad_set_does_not_stop_the_others(data, tiny_folder, tmp_path, capsys) -> None:
     folder = data / "icl" / "zz-broken"
     folder.mkdir()
@@ -116,10 +138,10 @@ def test_recall_with_styles_and_a_grid(book, tiny_folder, tmp_path, capsys) -> N
     run("eval", "recall", book, "--model", tiny_folder, *few, *grid, "--out", tmp_path / "r.jsonl")
     rows = read(tmp_path / "r.jsonl")
     assert {row["part"] for row in rows} == {
-        "vist, 1 pages",
-        "vist-7, 1 pages",
-        "grid: 1 pages, depth 0%",
-        "grid: 1 pages, depth 100%",
+        "hex: vist, 1 pages",
+        "hex: vist-7, 1 pages",
+        "hex: grid, 1 pages, depth 0%",
+        "hex: grid, 1 pages, depth 100%",
     }
     ratios = {row["style"]: row["ratio"] for row in rows if "style" in row}
     assert ratios["vist-7"] > ratios["vist"]

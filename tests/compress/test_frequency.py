@@ -101,3 +101,18 @@ def test_users_get_sentences(tmp_path):
     (tmp_path / "broken").write_bytes(b"not a table")
     with pytest.raises(VistError, match="not a token statistics table"):
         TokenFrequency.load(tmp_path / "broken")
+
+
+def test_a_dynamic_rate_masks_a_share_of_the_information() -> None:
+    importance = torch.tensor([-3.0, 0.0, 1.0, 4.0])
+    rows = torch.tensor([[0, 0, 0, 0, 1, 2, 3, 3], [3, 3, 3, 3, 3, 3, 3, 3], [0, 0, 0, 0, 0, 0, 0, 0]])
+    kept = frequency_mask(rows, importance, 0.5, "dynamic", torch.Generator().manual_seed(0))
+    # above the least: 0 0 0 0 3 4 7 7 = 21, of which the six smallest hold 7 and seven would hold 14; 8 x 7, half: 4;
+    # no information at all: the share of tokens
+    assert (~kept).sum(-1).tolist() == [6, 4, 4]
+    valid = torch.tensor([[True] * 6 + [False] * 2])
+    part = frequency_mask(rows[:1], importance, 0.5, "dynamic", torch.Generator().manual_seed(0), valid)
+    assert not part[0, 6:].any() and (~part[0, :6]).sum() == 5  # 0 0 0 0 3 4 = 7: the five smallest hold 3
+    most = [frequency_mask(rows[:1], importance, 0.5, "dynamic", torch.Generator().manual_seed(n)) for n in range(200)]
+    shares = torch.cat(most).float().mean(0)
+    assert shares[6:].min() > shares[:4].max()  # what is rare stays more often

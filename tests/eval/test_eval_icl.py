@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from vist.eval.labelled import (
     find_sets,
     pick_test_examples,
     read_labelled,
+    read_table,
 )
 from vist.eval.likelihood import continuation_scores
 from vist.eval.reader import Reader
@@ -58,7 +61,7 @@ def test_likelihoods_are_those_of_plain_forward_passes(reader: Reader, with_page
 def test_many_continuations_are_read_in_several_passes(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, labels = [reader.ids("Alice"), reader.ids("the Queen")], [[5, 6], [7], [8, 9, 10], [11, 12]]
     whole = continuation_scores(reader, [3, 4], queries, labels)
-    monkeypatch.setattr("vist.eval.likelihood.ROWS", 2)
+    monkeypatch.setattr("vist.eval.likelihood.TOKENS", 2)
     np.testing.assert_allclose(continuation_scores(reader, [3, 4], queries, labels), whole, atol=1e-5)
 
 
@@ -196,6 +199,48 @@ def test_sets_are_found_by_name(tmp_path: Path) -> None:
     assert list(find_sets(tmp_path, ("zebra",))) == ["zebra"]
     with pytest.raises(VistError, match="no set 'moon'.*There are: mr"):
         find_sets(tmp_path, ("moon",))
+
+
+def test_a_set_of_the_datasets_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    for split in ("train", "test"):
+        rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
+        (tmp_path / "birds" / "data").mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(tmp_path / "birds" / "data" / f"{split}.parquet")
+    name = f"hub:{tmp_path / 'birds'}"
+    found = read_labelled(find_sets(tmp_path, (name,))[name])
+    assert (found.name, found.labels) == ("birds", ("no", "yes"))
+    assert found.train == (Example("a", "yes"), Example("b", "no"), Example("c", "yes"))
+    with pytest.raises(VistError, match="The split 'train' of 'hub:.*moon' cannot be loaded"):
+        read_labelled(Path(f"hub:{tmp_path / 'moon'}"))
+    with pytest.raises(VistError, match="no column 'answers'"):
+        read_table(Path(name), "train", ("text", "answers"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(VistError, match="needs the datasets library"):
+        read_labelled(Path(name))
+
+
+def test_accuracy_is_scikit_learns(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimates of all four choices, from scores that are random."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    source, seen = made_up(each=12), []
+
+    def scores(reader: Reader, prefix: list[int], queries: list, labels: list, visual: object = None) -> np.ndarray:
+        seen.append(np.random.default_rng(len(seen)).normal(size=(len(queries), len(labels))))
+        return seen[-1]
+
+    monkeypatch.setattr("vist.eval.icl.continuation_scores", scores)
+    config = replace(SMALL, seeds=(42,), examples=6, per_draw=6)
+    rows = evaluate_icl(reader, source, None, config)
+    right = [source.labels.index(example.label) for example in pick_test_examples(source, 6)]
+    lengths = np.array([len(reader.ids(f" {label}")) for label in source.labels])
+    for number, method in enumerate(("none", "visual", "wrong", "full")):
+        plain, calibrated = seen[1 + number], seen[1 + number] - seen[0]
+        for choice, used in zip(CHOICES, (plain, plain / lengths, calibrated, calibrated / lengths), strict=True):
+            found = next(row for row in rows if (row["metric"], row["method"], row["minus"]) == (choice, method, None))
+            assert found["value"] == pytest.approx(metrics.accuracy_score(right, used.argmax(1)))
 
 
 @pytest.mark.parametrize(("change", "message"), [({"encoder_shots": 0}, "at least 1"), ({"seeds": ()}, "No seeds")])

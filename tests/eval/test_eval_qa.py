@@ -55,6 +55,16 @@ def test_normalisation_is_squads(text: str) -> None:
     assert normalize(text).split() == squad_words(text)
 
 
+@given(*[st.lists(st.sampled_from("red dog runs far".split()), min_size=1, max_size=5)] * 2)
+def test_f1_is_scikit_learns(said: list[str], right: list[str]) -> None:
+    """Words with their number among equal ones are the classes: in the answer, in the accepted one, or in both."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    numbered = [{(word, words[:place].count(word)) for place, word in enumerate(words)} for words in (right, said)]
+    classes = sorted(numbered[0] | numbered[1])
+    true, found = ([item in words for item in classes] for words in numbered)
+    assert word_f1(" ".join(said), [" ".join(right)]) == pytest.approx(metrics.f1_score(true, found))
+
+
 @pytest.mark.parametrize(
     ("said", "accepted", "exact", "f1"),
     [

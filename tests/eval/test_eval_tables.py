@@ -60,6 +60,13 @@ def test_markdown_has_every_figure_and_its_origin() -> None:
     assert all(len(width) <= 2 for width in widths)  # the escaped stroke of one part adds one
 
 
+def test_one_part_under_two_setups_has_two_lines() -> None:
+    twice = [row for digest in ("aa", "bb") for row in made("icl", "sst2", "nll_acc", {"setup_digest": digest})]
+    page = to_markdown(twice)
+    assert "| sst2 (setup aa) |" in page and "| sst2 (setup bb) |" in page
+    assert "(setup" not in to_markdown(twice[: len(twice) // 2])
+
+
 def test_shares_are_per_cent_and_differences_have_signs() -> None:
     row = {"metric": "exact:hex", "value": 0.5, "low": 0.25, "high": 0.75, "minus": None}
     assert cell(row) == "50.0% [25.0, 75.0]"

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vist import __version__
+from vist.cli.ablate import ablate
 from vist.cli.cost import cost
 from vist.cli.demo import demo
 from vist.cli.dial import dial
@@ -46,7 +47,7 @@ app = _group(
 )
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
-VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, train, cost, doctor)
+VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, train, ablate, cost, doctor)
 MEASURES: tuple[Callable[..., None], ...] = (
     lm,
     recall,

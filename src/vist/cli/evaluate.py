@@ -87,6 +87,13 @@ def lm(
     from vist.model.dial import Dial
 
     reader = load_reader(model, device).dialled(Dial(ratio, visual_tokens, adaptive))
+    setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "windows": windows}
+    setup |= {"cost": cost, "style": reader.style.to_dict()} | _dial_setup(reader)
+    part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
+    ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
+    if ledger.has(part) and json is None:
+        remark(f"{part}: finished by an earlier run, kept.")
+        return
     texts = visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
     passages = with_wrong_texts(reader, found, pages)
@@ -101,14 +108,11 @@ def lm(
     screen.print()
     screen.print(differences_table(figures, {condition.value: label for condition, label in LABELS.items()}))
     remark(f"{result.windows} windows of {result.documents} documents; bootstrap by {result.unit}; {_skipped(short)}.")
-    setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
-    setup |= {"skipped_documents": short, "style": reader.style.to_dict()} | _dial_setup(reader)
-    if out is not None:
-        part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
-        ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
-        ledger.add(part, lm_rows(methods, figures))
+    if not ledger.has(part):
+        ledger.add(part, [row | {"skipped_documents": short} for row in lm_rows(methods, figures)])
     if json is not None:
-        write_json(json, provenance(model) | {"setup": setup, "methods": methods, "lm": figures})
+        known = setup | {"seed": seed, "skipped_documents": short}
+        write_json(json, provenance(model) | {"setup": known, "methods": methods, "lm": figures})
 
 
 def _dial_setup(reader: Reader) -> dict[str, Any]:
@@ -158,11 +162,12 @@ def recall(
     plan = _Recall(reader, texts, count, facts, pages, kind, batch_size, resamples, seed)
     names = chosen(styles) or (reader.style.name,)
     parts: dict[str, Any] = {
-        f"{name}, {pages} pages": lambda name=name: plan.planted(name if styles else None) for name in names
+        f"{kind.value}: {name}, {pages} pages": lambda name=name: plan.planted(name if styles else None)
+        for name in names
     }
     for length in whole_numbers(lengths, "--lengths") if lengths else ():
         for depth in (place / (depths - 1) for place in range(depths)):
-            part = f"grid: {length} pages, depth {depth:.0%}"
+            part = f"{kind.value}: grid, {length} pages, depth {depth:.0%}"
             parts[part] = lambda length=length, depth=depth: plan.cell(length, depth)
     setup = {"files": [str(path) for path in files], "pages": pages, "contexts": count, "facts": facts}
     setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict()} | _dial_setup(reader)

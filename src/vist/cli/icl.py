@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,12 +35,13 @@ class OnPages(StrEnum):
     LINES = "lines"
     JOINED = "joined"
     SEPARATE = "separate"
+    ALL = "all"
 
 
 def icl(
     data: DataOption,
     sets: Annotated[
-        str | None, typer.Option("--sets", metavar="A,B", help="Sets to read; the default is all under FOLDER/icl.")
+        str | None, typer.Option("--sets", metavar="A,B", help="Sets to read, or hub:ID; all under FOLDER/icl.")
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     encoder_shots: Annotated[int, typer.Option("--encoder-shots", min=1, help="n_e: demonstrations in pages.")] = 18,
@@ -49,7 +52,7 @@ def icl(
         int, typer.Option("--per-draw", min=1, help="Test examples that share a draw of demonstrations.")
     ] = 25,
     strategy: Annotated[
-        OnPages, typer.Option("--strategy", help="Demonstrations on pages: a blank line after each, ...")
+        OnPages, typer.Option("--strategy", help="Demonstrations on pages: a blank line after each, ..., or all four.")
     ] = OnPages.BLANK,
     resamples: ResamplesOption = 10_000,
     limit: LimitOption = None,
@@ -62,20 +65,25 @@ def icl(
     Accuracy of each set, by likelihood as it is, per token, calibrated, and both; the table shows the first.
     """
     from vist.cli.output import remark
+    from vist.eval.hub import is_hub
     from vist.eval.icl import IclConfig, Strategy
     from vist.eval.labelled import RESEARCH_ONLY, find_sets
 
     folders = find_sets(data, chosen(sets))
     numbers = whole_numbers(seeds, "--seeds")
     count = examples if limit is None else min(examples, limit)
-    config = IclConfig(encoder_shots, decoder_shots, count, numbers, per_draw, Strategy(strategy.value), resamples)
+    config = IclConfig(encoder_shots, decoder_shots, count, numbers, per_draw, Strategy.BLANK, resamples)
     reader = load_reader(model, device)
     for name in RESEARCH_ONLY:
         if name in folders:
             remark(f"{name}: its licence allows research and other non-commercial use only.")
-    there = find_sets(data, ())
-    setup = {key: getattr(config, key) for key in config.__dataclass_fields__} | {"data": str(data)}
-    parts = {name: partial(_measure, reader, there, name, config) for name in folders}
+    there = folders | (find_sets(data, ()) if not all(map(is_hub, folders)) else {})
+    setup = {key: getattr(config, key) for key in config.__dataclass_fields__}
+    setup |= {"strategy": strategy.value, "data": str(data)}
+    parts = {}
+    for name, kind in product(folders, list(Strategy) if strategy is OnPages.ALL else [Strategy(strategy.value)]):
+        part = name if strategy is OnPages.BLANK else f"{name}, {kind.value}"
+        parts[part] = partial(_measure, reader, there, name, replace(config, strategy=kind))
     measure_parts(
         "icl",
         parts,

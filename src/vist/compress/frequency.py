@@ -10,7 +10,13 @@ Decisions
 - Masking is weighted sampling without replacement: each token's chance of being drawn is proportional to
   exp(-s_w) = (1 + count(w)) / |S|, so frequent, uninformative tokens go first but not always. It is drawn by Gumbel
   top-k: one pass, vectorised, and a fixed number of masked tokens per row.
-- The count is exact: the number of masked tokens is round(rate x valid tokens) in every row, for every strategy.
+- The count is exact: the number of masked tokens is round(rate x valid tokens) in every row, for every strategy but
+  "dynamic".
+- "dynamic" is our take on what the paper leaves to future work: a rate that follows each sample's own distribution of
+  tokens. There `rate` is a share of information, not of tokens: a row loses as many tokens as its least informative
+  ones that together hold that share of the row's information, s_w above the least s_w there is. A row of equally
+  informative tokens loses `rate` of them, a row padded out with frequent words more, so that all rows keep about as
+  much. Which tokens go is drawn as for "frequency".
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from torch import Tensor
 
 from vist.errors import VistError
 
-MaskingStrategy = Literal["frequency", "random", "none"]
+MaskingStrategy = Literal["frequency", "random", "none", "dynamic"]
 STRATEGIES: tuple[str, ...] = get_args(MaskingStrategy)
 
 
@@ -111,8 +117,8 @@ def frequency_mask(
     """Choose the tokens that stay for PVE: True = kept (paper: frequency-based masking, 50 % in the main runs).
 
     `ids` (..., T) int; `importance` (V,) from `TokenFrequency.importance`; `rate` in [0, 1) is the share of the valid
-    tokens to mask, rounded to whole tokens per row; `valid` (..., T) bool leaves padding out (never kept, never
-    counted). The same generator state gives the same mask.
+    tokens to mask, rounded to whole tokens per row ("dynamic": the share of the row's information); `valid` (..., T)
+    bool leaves padding out (never kept, never counted). The same generator state gives the same mask.
     Raises VistError on a rate outside [0, 1) and on an unknown strategy.
     """
     if not 0.0 <= rate < 1.0:
@@ -123,12 +129,28 @@ def frequency_mask(
     if strategy == "none" or rate == 0.0:
         return valid.clone()
     keys = _gumbel(ids.shape, generator).to(ids.device)
-    if strategy == "frequency":
-        keys = keys - torch.as_tensor(importance, dtype=torch.float32, device=ids.device)[ids]
+    weights = torch.as_tensor(importance, dtype=torch.float32, device=ids.device)
+    if strategy != "random":
+        keys = keys - weights[ids]
     keys = keys.masked_fill(~valid, -torch.inf)
     rank = keys.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     num_masked = (valid.sum(-1, keepdim=True) * rate).round().long()
+    if strategy == "dynamic":
+        num_masked = _by_information((weights - weights.min())[ids], rate, valid, num_masked)
     return valid & (rank >= num_masked)
+
+
+def _by_information(information: Tensor, rate: float, valid: Tensor, otherwise: Tensor) -> Tensor:
+    """How many of each row's least informative tokens hold `rate` of its information; `otherwise` (..., 1) if none has.
+
+    `information` and `valid` (..., T) -> (..., 1).
+    """
+    held = information.double().masked_fill(~valid, 0.0)
+    order = information.masked_fill(~valid, torch.inf).argsort(dim=-1)
+    total = held.sum(-1, keepdim=True)
+    below = held.gather(-1, order).cumsum(-1) <= rate * total * (1 + 1e-9)
+    count = (below & valid.gather(-1, order)).sum(-1, keepdim=True)
+    return torch.where(total > 0, count, otherwise)
 
 
 def _gumbel(shape: torch.Size, generator: torch.Generator | None) -> Tensor:

@@ -47,7 +47,7 @@ def _by_part(rows: list[Row], task: str) -> Themes | None:
     if task == "distance" or not rows:
         return None
     metric = rows[0]["metric"]
-    chosen = [row for row in rows if row["metric"] == metric and not str(row["part"]).startswith("grid:")]
+    chosen = [row for row in rows if row["metric"] == metric and row.get("depth") is None]
     parts, methods = (list(dict.fromkeys(row[key] for row in chosen)) for key in ("part", "method"))
     if not parts:
         return None

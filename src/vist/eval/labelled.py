@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vist.errors import VistError
+from vist.eval.hub import is_hub, read_hub
 
 COLUMNS = ("text", "label", "label_name")
 SETS = ("sst2", "mr", "agnews", "sst5", "trec_coarse", "trec_fine", "dbpedia") + (
@@ -113,8 +114,12 @@ def _read_split(folder: Path, split: str) -> list[dict[str, Any]]:
 def read_table(folder: Path, name: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of `folder/name.parquet` or `.jsonl` with these columns; others are left unread.
 
+    A folder `hub:ID` is a data set of the `datasets` library, `name` its split (`vist.eval.hub`).
     Raises VistError when there is no such file, it cannot be read, a column is missing or there is no row.
     """
+    if is_hub(folder):
+        rows, found = read_hub(folder, name)
+        return _with_columns(folder / name, rows, found, columns)
     for path in (folder / f"{name}.parquet", folder / f"{name}.jsonl"):
         if path.is_file():
             break
@@ -129,21 +134,29 @@ def read_table(folder: Path, name: str, columns: Sequence[str]) -> list[dict[str
             found = sorted(set.intersection(*(set(row) for row in rows))) if rows else list(columns)
     except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise VistError(f"{str(path)!r} cannot be read ({str(error).splitlines()[0]}); check the file.") from error
+    return _with_columns(path, rows, found, columns)
+
+
+def _with_columns(
+    path: Path, rows: list[dict[str, Any]], found: Sequence[str], columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    if not rows:
+        raise VistError(f"{str(path)!r} is empty; give a file with rows.")
     missing = [column for column in columns if column not in found]
     if missing:
         raise VistError(f"{str(path)!r} has no column {missing[0]!r} (it has: {', '.join(found)}); rename one.")
-    if not rows:
-        raise VistError(f"{str(path)!r} is empty; give a file with rows.")
     return [{column: row[column] for column in columns} for row in rows]
 
 
 def find_sets(data: Path, names: Sequence[str]) -> dict[str, Path]:
     """The folders of these sets under `data/icl` or `data`; without names all that are there, the known ones first.
 
+    A name `hub:ID` stands for itself (`vist.eval.hub`).
     Raises VistError when one is not there.
     """
     root = data / "icl" if (data / "icl").is_dir() else data
     there = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
+    there |= {name: Path(name) for name in names if is_hub(name)}
     wanted = list(names) or [*(name for name in SETS if name in there), *(name for name in there if name not in SETS)]
     missing = [name for name in wanted if name not in there]
     if missing or not wanted:

@@ -6,6 +6,7 @@ Decisions
 - One table for each task and model: a line for each part and metric, a column for each method, differences below.
 - Above a table stands what is needed to repeat it: command, commit, hardware, seed. A quick look says its limit first.
 - Where rows of several commits were allowed, every line names its own.
+- A part that was measured under several setups has a line for each, which names the setup's digest.
 - CSV holds every row with every plain column, nothing rounded.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from vist.eval.scores import Row
 
@@ -55,10 +57,14 @@ def lines(rows: Sequence[Row], differences: bool, mark_commits: bool = False) ->
     wanted = [row for row in rows if (row.get("minus") is not None) is differences]
     columns = list(dict.fromkeys(column(row) for row in wanted))
     cells: dict[tuple[str, ...], dict[str, Row]] = {}
+    setups: dict[str, set[Any]] = {}
+    for row in wanted:
+        setups.setdefault(row["part"], set()).add(row.get("setup_digest"))
     for row in wanted:
         limit = f" (limited to {row['limit']})" if row.get("limit") is not None else ""
         commit = (str(row["commit"])[:12],) if mark_commits else ()
-        cells.setdefault((f"{row['part']}{limit}", row["metric"], *commit), {})[column(row)] = row
+        setup = f" (setup {row.get('setup_digest')})" if len(setups[row["part"]]) > 1 else ""
+        cells.setdefault((f"{row['part']}{setup}{limit}", row["metric"], *commit), {})[column(row)] = row
     head = ["part", "metric", *(["commit"] if mark_commits else []), "n", *columns] if wanted else []
     body = [
         [*key, f"{next(iter(line.values()))['n']:,}", *(cell(line[name]) if name in line else "" for name in columns)]

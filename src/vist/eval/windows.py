@@ -106,7 +106,7 @@ def cut_window(reader: Reader, text: str, end: int, pages: int, proximal: int, d
     ids, places = reader.ids_with_places(text[offset:end])
     if len(ids) <= proximal:
         return None
-    first = _first_token(text[offset:end], places, len(ids) - proximal)
+    first = first_token(text[offset:end], places, len(ids) - proximal)
     reach = pages * reader.style.rows * reader.style.text_width // _NARROWEST
     place = offset + places[first]
     distant = fill_pages(text[max(0, place - reach) : place], pages, reader.style)
@@ -115,7 +115,7 @@ def cut_window(reader: Reader, text: str, end: int, pages: int, proximal: int, d
     return Window(document, distant, tuple(ids[first:]))
 
 
-def _first_token(text: str, places: Sequence[int], wanted: int) -> int:
+def first_token(text: str, places: Sequence[int], wanted: int) -> int:
     """The last token up to `wanted` that begins at a border; `wanted` itself where there is none near."""
     for token in range(wanted, max(0, wanted - 64), -1):
         if is_border(text, places[token]) and places[token] != places[token - 1]:
