@@ -69,8 +69,9 @@ _TEXT_CONTEXT = (
     "vist.baselines.text_context:TextContextForConditionalGeneration",
     "vist.baselines.processing:TextContextProcessor",
 )
+_REDUCED = ("vist.baselines.reduced:ReducedVistForConditionalGeneration", "vist.model.processing:VistProcessor")
 #: model_type -> model and processor of what `load` can load besides VIST
-_BASELINES = {"vist_text_context": _TEXT_CONTEXT}
+_BASELINES = {"vist_text_context": _TEXT_CONTEXT, "vist_reduced": _REDUCED}
 
 
 def __getattr__(name: str) -> Any:

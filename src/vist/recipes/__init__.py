@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vist.errors import VistError
+from vist.recipes.baselines import baselines
 from vist.recipes.nano import nano, nano_large
 from vist.recipes.vist2 import vist2_nano
+from vist.train.baseline_nano import STAGES as BASELINE_STAGES
+from vist.train.baseline_nano import train_baseline
 from vist.train.nano import STAGES, train_nano
 from vist.train.vist2_nano import STAGES as VIST2_STAGES
 from vist.train.vist2_nano import train_vist2_nano
@@ -29,6 +32,7 @@ RECIPES = {
     "nano": Recipe(nano, train_nano, STAGES),
     "nano-large": Recipe(nano_large, train_nano, STAGES),
     "vist2-nano": Recipe(vist2_nano, train_vist2_nano, VIST2_STAGES),
+    **{name: Recipe(numbers, train_baseline, BASELINE_STAGES) for name, numbers in baselines().items()},
 }
 
 
