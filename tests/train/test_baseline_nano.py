@@ -9,7 +9,6 @@ import torch
 import vist
 import vist.recipes
 from tiny_nano import miniature
-from vist.baselines.configuration import TextContextConfig
 from vist.baselines.text_context import TextContextForConditionalGeneration
 from vist.errors import VistError
 from vist.fuse.insert import cross_attentions
@@ -64,7 +63,9 @@ def test_a_baseline_starts_from_the_run_and_ends_with_a_model_that_generates(nam
     assert steps == ["checkpoint-1"] * 4
     before = type(model).from_pretrained(run / f"baseline-{name}" / "read-back" / "final").state_dict()
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed and all("cross_attn" in key or key.startswith(("encoder.", "resampler", "page_p")) for key in changed)
+    assert changed and all(
+        "cross_attn" in key or key.startswith(("encoder.", "resampler", "page_p")) for key in changed
+    )
 
 
 def test_budgets_scale_the_methods_own_stages_alone() -> None:

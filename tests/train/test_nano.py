@@ -9,6 +9,7 @@ from vist import VistForConditionalGeneration, VistProcessor
 from vist.errors import VistError
 from vist.train.nano import STAGES, train_nano
 
+
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")

@@ -6,14 +6,15 @@ counted inside the cache, not in the text.
 
 Decisions
 - Only distances matter to rotary positions. So recent keys keep the positions of the text, and the sinks are turned
-  forward by as many places as tokens were dropped: the same distances as with positions inside the cache, and `generate`
-  needs to know nothing about it. Sinks are kept as they came and turned anew each time, so no error adds up.
+  forward by as many places as tokens were dropped: the same distances as with positions inside the cache, of which
+  `generate` need not know. Sinks are kept as they came and turned anew each time, so no error adds up.
 - The paper feeds token by token. A longer block drops enough tokens for the whole block before it is read: its last
   token sees the full window, its first one block - 1 tokens less. What fits the cache from the start is one block.
 - Layers without rotary positions (SmolLM3 has some) are left unturned. Rotary frequencies that depend on the length of
   the text are refused: keys of several lengths would not fit together.
 - No padding: rows are read one by one.
-- B batch, H key/value heads, T new tokens, C tokens in the cache, Dh width of a head, R rotated half-width, V vocabulary.
+- B batch, H key/value heads, T new tokens, C tokens in the cache, Dh width of a head, R half of
+  the rotated width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class SinkLayer(DynamicLayer):
         drop = self._dropping(key_states.shape[-2])
         if drop:
             self.keys = torch.cat([self.keys[..., : self.sinks, :], self.keys[..., self.sinks + drop :, :]], dim=-2)
-            self.values = torch.cat([self.values[..., : self.sinks, :], self.values[..., self.sinks + drop :, :]], dim=-2)
+            self.values = torch.cat(
+                [self.values[..., : self.sinks, :], self.values[..., self.sinks + drop :, :]], dim=-2
+            )
             self.dropped += drop
         self.keys = torch.cat([self.keys, key_states], dim=-2)
         self.values = torch.cat([self.values, value_states], dim=-2)

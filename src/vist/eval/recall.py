@@ -281,7 +281,7 @@ def evaluate_recall(
     batch_size: int = 4,
     beside: Mapping[str, Reader] | None = None,
 ) -> Recall:
-    """Ask for every fact under the four conditions, and by the methods `beside` them; `batch_size` contexts at a time."""
+    """Ask for every fact under the four conditions and of the methods `beside`; `batch_size` contexts at a time."""
     following = [*contexts[1:], contexts[0]]
     pairs = list(zip(contexts, following, strict=True))
     answers: list[Answer] = []

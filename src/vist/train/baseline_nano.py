@@ -3,14 +3,14 @@
 Owns the order of the stages and what each method does in them. The numbers are a recipe's (`vist.recipes.baselines`).
 
 Decisions
-- Tokenizer, language model (`long-text`), token counts and TextViT are those of a `nano` run in the same folder; what is
-  missing is trained there first. The stages after them, from alignment on, go into a folder of the method's own.
-- Every method has VIST's stages with VIST's data, seeds, steps and rates, all steps scaled by one `budget`; so VIST itself
-  can be trained again at the budget of its baselines.
-- What differs. "tome" and "fastv": only the tower. "pooled" and "hierarchical": the text is encoded as text, so there is
-  no PVE; alignment finds and names tokens in context tokens; the guide points at whole context tokens. "cepe": the same
-  without sub-tokens (a state stands for one token, there is nothing to look up inside it), and masked-language modelling
-  in the place of alignment.
+- Tokenizer, language model (`long-text`), token counts and TextViT are those of a `nano` run in the same folder; what
+  is missing is trained there first. The stages after them, from alignment on, go into a folder of the method's own.
+- Every method has VIST's stages with VIST's data, seeds, steps and rates, all steps scaled by one `budget`; so VIST
+  itself can be trained again at the budget of its baselines.
+- What differs. "tome" and "fastv": only the tower. "pooled" and "hierarchical": the text is encoded as text, so there
+  is no PVE; alignment finds and names tokens in context tokens; the guide points at whole context tokens. "cepe": the
+  same without sub-tokens (a state stands for one token, there is nothing to look up inside it), and masked-language
+  modelling in the place of alignment.
 """
 
 from __future__ import annotations

@@ -204,8 +204,8 @@ class NanoRun:
     def assemble(self) -> None:
         """The finished model with its processor and token statistics, in shards small enough for a package."""
         model = self._trained("settling")
-        for part in model.config.sub_configs:
-            getattr(model.config, part)._name_or_path = ""  # where the parts lay on the machine that trained them says nothing to others
+        for part in (getattr(model.config, name) for name in model.config.sub_configs):
+            part._name_or_path = ""  # where the parts lay on the machine that trained them says nothing to others
 
         def save(folder: Path) -> None:
             model.save_pretrained(folder, max_shard_size="14MB")

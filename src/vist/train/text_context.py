@@ -11,8 +11,8 @@ Decisions
   embeddings does not know which of them came first. Attention to the parts of a token is added up.
 - Alignment is VIST's own (find and name every token): its keys, values and queries are where any encoder's
   cross-attention learns fastest, and without it pages would have had a stage more.
-- CEPE's encoder is pre-trained by masked-language modelling, as CEPE does it, on the texts of the alignment: 30 % of the
-  tokens are replaced by a learned vector, since the LLM's vocabulary has no mask.
+- CEPE's encoder is pre-trained by masked-language modelling, as CEPE does it, on the texts of the alignment: 30 % of
+  the tokens are replaced by a learned vector, since the LLM's vocabulary has no mask.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ class TextAligner(Aligner):
     embeddings: Tensor
 
     def __init__(self, model: TextContextForConditionalGeneration):
-        config = SimpleNamespace(
-            cross_subtokens=model.config.cross_subtokens, resampler_size=model.config.states_size
-        )
+        config = SimpleNamespace(cross_subtokens=model.config.cross_subtokens, resampler_size=model.config.states_size)
         as_pages: Any = SimpleNamespace(
             config=config,
             language_model=model.language_model,
@@ -193,7 +191,7 @@ def _padded(arrays: Sequence[np.ndarray], filler: int | bool) -> Tensor:
 def guided_token_loss(
     model: Any, inputs: dict[str, Any], weight: float, num_items_in_batch: Tensor | int | None = None
 ) -> dict[str, Tensor]:
-    """VIST's guided loss with attention summed over the parts of a context token; `guide` (B,T) holds context tokens."""
+    """VIST's guided loss with attention summed over the parts of a context token, at which `guide` (B,T) points."""
     if "guide" not in inputs:
         return guided_loss(model, inputs, weight, num_items_in_batch)
     guide, sublayers = inputs.pop("guide"), cross_attentions(model.language_model)[1:]
