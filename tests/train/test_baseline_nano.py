@@ -51,7 +51,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", TINY)
 def test_a_baseline_starts_from_the_run_and_ends_with_a_model_that_generates(name: str, data: Path, run: Path) -> None:
     shared = {path: path.stat().st_mtime_ns for path in run.glob("*/final/*")}
-    recipe = BaselineRecipe(f"baseline-{name}", *TINY[name], miniature(), budget=0.5)
+    recipe = BaselineRecipe(f"baseline-{name}", *TINY[name], miniature(), budget=1.5)
     final = train_baseline(recipe, data, run)
     assert final == run / f"baseline-{name}" / "model" / "final"
     assert {path: path.stat().st_mtime_ns for path in shared} == shared
@@ -60,7 +60,7 @@ def test_a_baseline_starts_from_the_run_and_ends_with_a_model_that_generates(nam
     out = model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert out.shape[1] == inputs["input_ids"].shape[1] + 4
     steps = [path.name for path in (run / f"baseline-{name}").glob("*/checkpoint-*")]
-    assert steps == ["checkpoint-1"] * 4
+    assert steps == ["checkpoint-3"] * 4
     before = type(model).from_pretrained(run / f"baseline-{name}" / "read-back" / "final").state_dict()
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed and all(

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from vist.errors import VistError
 from vist.eval.answers import exact_match, word_f1
-from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.conditions import Condition, Passage, build_inputs, split_context
 from vist.eval.reader import Reader
 from vist.eval.retrieval import Question, TextPassage, is_retrieved
 from vist.eval.scores import Row, score_rows
@@ -154,7 +154,8 @@ def answer(
     carried = [float(count) for count in inputs.context_tokens]
     with torch.inference_mode():
         if condition.has_pages:
-            context = reader.model.encode_context(tensors.pop("pixel_values"), tensors.pop("ink_mask"))
+            tensors, seen = split_context(tensors)
+            context = reader.model.encode_context(**seen)
             tensors |= {"cross_states": context.states, "cross_mask": context.mask}
             carried = [float(count) for count in context.mask.sum(1).tolist()]
         output = reader.model.generate(**tensors, max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1)

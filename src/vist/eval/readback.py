@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from vist.errors import VistError
 from vist.eval import ocr
-from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.conditions import Condition, Passage, build_inputs, split_context
 from vist.eval.edits import character_errors, word_errors
 from vist.eval.reader import Reader
 from vist.eval.scores import PAIRS, Row, score_rows
@@ -122,7 +122,8 @@ def _write(
     carried = [float(count) for count in inputs.context_tokens]
     with torch.inference_mode():
         if condition.has_pages:
-            context = reader.model.encode_context(tensors.pop("pixel_values"), tensors.pop("ink_mask"))
+            tensors, seen = split_context(tensors)
+            context = reader.model.encode_context(**seen)
             tensors |= {"cross_states": context.states, "cross_mask": context.mask}
             carried = [float(count) for count in context.mask.sum(1).tolist()]
         output = reader.model.generate(**tensors, max_new_tokens=max(wanted), do_sample=False, num_beams=1)
