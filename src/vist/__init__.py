@@ -111,7 +111,7 @@ def _classes(source: str) -> tuple[Any, Any]:
         model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
     except (OSError, ValueError, AttributeError):
         model_type = None  # loading says what is wrong with it
-    homes = (home.split(":") for home in _BASELINES.get(model_type, _VIST))
+    homes = (home.split(":") for home in _BASELINES.get(str(model_type), _VIST))
     model_class, processor_class = (getattr(import_module(module), name) for module, name in homes)
     return model_class, processor_class
 

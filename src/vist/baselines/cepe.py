@@ -22,6 +22,8 @@ from transformers import RobertaConfig, RobertaModel
 from vist.baselines.configuration import TextContextConfig
 
 FEED_FORWARD = 4  # times the width, as RoBERTa
+PADDING = 1  # RoBERTa counts positions from the padding id onwards
+FIRST_POSITION = PADDING + 1
 
 
 class CepeEncoder(nn.Module):
@@ -48,8 +50,7 @@ class CepeEncoder(nn.Module):
 
     def _read(self, ids_XS: Tensor, mask_XS: Tensor, dtype: torch.dtype) -> Tensor:
         """States of every chunk, zero on padding and beyond it up to the chunk size."""
-        first = self.roberta.config.pad_token_id + 1
-        places = torch.arange(first, first + ids_XS.shape[1], device=ids_XS.device).expand_as(ids_XS)
+        places = torch.arange(ids_XS.shape[1], device=ids_XS.device).expand_as(ids_XS) + FIRST_POSITION
         output = self.roberta(input_ids=ids_XS, attention_mask=mask_XS.long(), position_ids=places)
         read = output.last_hidden_state.to(dtype) * mask_XS.unsqueeze(-1)
         return F.pad(read, (0, 0, 0, self.chunk_size - ids_XS.shape[1]))
@@ -62,16 +63,15 @@ class CepeEncoder(nn.Module):
 
 def roberta_config(config: TextContextConfig) -> RobertaConfig:
     """The encoder's shape: RoBERTa's, with a position for every token of a chunk."""
-    pad = 1  # RoBERTa counts positions from here on
     return RobertaConfig(
         vocab_size=config.text_config.vocab_size,
         hidden_size=config.states_size,
         intermediate_size=FEED_FORWARD * config.states_size,
         num_hidden_layers=config.encoder_layers,
         num_attention_heads=config.encoder_heads,
-        max_position_embeddings=config.chunk_size + pad + 1,
+        max_position_embeddings=config.chunk_size + FIRST_POSITION,
         type_vocab_size=1,
-        pad_token_id=pad,
+        pad_token_id=PADDING,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

@@ -28,7 +28,7 @@ class PlainTextModel(ABC):
     """An LLM that reads a context as text in some way of its own."""
 
     def __init__(self, language_model: PreTrainedModel) -> None:
-        self.language_model = language_model
+        self.language_model: Any = language_model
         self.config = SimpleNamespace(text_config=language_model.config)
 
     @property

@@ -50,6 +50,7 @@ class SinkLayer(DynamicLayer):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
         drop = self._dropping(key_states.shape[-2])
         if drop:
             self.keys = torch.cat([self.keys[..., : self.sinks, :], self.keys[..., self.sinks + drop :, :]], dim=-2)
@@ -76,7 +77,7 @@ class SinkLayer(DynamicLayer):
         return drop
 
     def _held(self) -> int:
-        return self.keys.shape[-2] if self.is_initialized and self.keys.numel() else 0
+        return 0 if self.keys is None or not self.keys.numel() else self.keys.shape[-2]
 
     def get_seq_length(self) -> int:
         """Tokens seen so far, those that were dropped included: the position of the next one."""

@@ -192,7 +192,7 @@ class TextContextForConditionalGeneration(ComposedModel, GenerationMixin):
             states, kwargs["cross_mask"], _ = self.encode_context(context_ids, _required(context_mask))
         if states is not None:
             kwargs["cross_kv"] = self.project_context(states)
-        return super().generate(inputs, *args, **kwargs)
+        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
 
 def _required(context_mask: Tensor | None) -> Tensor:

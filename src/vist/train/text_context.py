@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from vist.baselines.cepe import FIRST_POSITION
 from vist.baselines.configuration import TextContextConfig
 from vist.baselines.text_context import TEXT_ENCODERS, TextContextForConditionalGeneration
 from vist.fuse.cross_attention import CrossAttention
@@ -124,12 +125,11 @@ class Masker(nn.Module):
     def forward(self, input_ids: Tensor, places: Tensor, masked: Tensor) -> dict[str, Tensor]:
         """Loss of the masked tokens, and how often the right one comes first."""
         ids, real, hidden = input_ids[:, 1:], places[:, 1:] != NOWHERE, masked[:, 1:]
-        size = self.roberta.config.max_position_embeddings - self.roberta.config.pad_token_id - 1
+        size = self.roberta.config.max_position_embeddings - FIRST_POSITION
         ids, real, hidden = ids[:, :size], real[:, :size], hidden[:, :size]
         words = self.roberta.get_input_embeddings()
         embedded = torch.where(hidden[..., None], self.mask, words(ids))
-        first = self.roberta.config.pad_token_id + 1
-        positions = torch.arange(first, first + ids.shape[1], device=ids.device).expand_as(ids)
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) + FIRST_POSITION
         output = self.roberta(inputs_embeds=embedded, attention_mask=real.long(), position_ids=positions)
         states_FD = self.norm(F.gelu(self.dense(output.last_hidden_state[hidden])))
         scores = (states_FD @ words.weight.T + self.bias).float()
