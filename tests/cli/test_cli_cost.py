@@ -41,6 +41,13 @@ def test_beyond_takes_any_backbones_and_lengths(tmp_path, capsys) -> None:
     assert "beside the first" in shown and "VIST, document encoded before" in shown
 
 
+def test_baselines_are_counted_for_any_window(tmp_path, capsys) -> None:
+    run("cost", "--preset", "baselines", "--te", 600, "--td", 100, "--json", tmp_path / "cost.json")
+    found = {row["method"]: row for row in rows(tmp_path / "cost.json")}
+    assert {"StreamingLLM", "RePlug", "CEPE*", "mean pooling", "ToMe†", "FastV†", "VIST"} <= found.keys()
+    assert found["mean pooling"]["tflops_by_part"]["encoder"] == 0 and "FastV†" in capsys.readouterr().out
+
+
 def test_run_measures_the_model_on_this_machine(tiny_folder, tmp_path, capsys) -> None:
     small = ("--te", 120, "--td", 30, "--new-tokens", 4)
     run("cost", "--run", "--model", tiny_folder, *small, "--json", tmp_path / "cost.json")

@@ -207,3 +207,17 @@ def test_bad_input_is_one_sentence(capsys, data, book, tiny_folder, arguments, m
     filled = [{"DATA": str(data), "BOOK": str(book)}.get(argument, argument) for argument in arguments]
     model = [] if arguments[0] == "report" else ["--model", str(tiny_folder)]
     assert message in refusal(capsys, "eval", *filled, *model)
+
+
+def test_other_methods_beside_a_model_are_rows_of_lm_and_recall(book, tiny_folder, tmp_path, capsys) -> None:
+    model = ("--model", tiny_folder, "--pages", 1, "--resamples", 200, "--beside", "streaming:40,replug:2")
+    run("eval", "lm", book, *model, "--proximal", 8, "--windows", 2, "--json", tmp_path / "lm.json", "--cost")
+    values = json.loads((tmp_path / "lm.json").read_text())
+    assert [row["name"] for row in values["methods"]][4:] == ["streaming:40", "replug:2"]
+    assert all(row["flops"] > 0 for row in values["methods"])
+    assert values["setup"]["beside"] == "streaming:40,replug:2"
+    assert "replug:2 - no context" in capsys.readouterr().out
+    run("eval", "recall", book, *model, "--contexts", 2, "--facts", 1, "--json", tmp_path / "recall.json")
+    found = {row["method"] for row in json.loads((tmp_path / "recall.json").read_text())["recall"]}
+    assert {"streaming:40", "replug:2", "visual"} <= found
+    assert "above 0" in refusal(capsys, "eval", "lm", book, *model[:-1], "replug:0")

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 class Preset(StrEnum):
-    """Which rows: the paper's Table 1, or the paper's methods beside what this library offers."""
+    """Which rows: the paper's Table 1, the paper's methods beside what this library offers, or every baseline."""
 
     TABLE1 = "table1"
     BEYOND = "beyond"
+    BASELINES = "baselines"
 
 
 def cost(
     preset: Annotated[
-        Preset, typer.Option("--preset", help="The paper's Table 1, or its methods beside ours.")
+        Preset, typer.Option("--preset", help="The paper's Table 1, its methods beside ours, or all baselines.")
     ] = Preset.BEYOND,
     llm: Annotated[
         str | None, typer.Option("--llm", metavar="ID", help="Config of an LLM: Hub id or folder. Else TinyLlama-1.1B.")
@@ -65,12 +66,14 @@ def _counted(
     preset: Preset, llm: str | None, vision: str | None, te: int | None, td: int | None, visual_tokens: int
 ) -> list[dict[str, Any]]:
     from vist.errors import VistError
+    from vist.eval.cost_baselines import baselines
     from vist.eval.cost_table import beyond, table1
 
     if preset is Preset.TABLE1 and (te or td):
         raise VistError("The lengths of Table 1 are the paper's; use --preset beyond with --te and --td.")
     backbones = _backbones(llm, vision, visual_tokens)
-    found = table1(backbones) if preset is Preset.TABLE1 else beyond(backbones, te or 14336, td or 2048)
+    rows = beyond if preset is Preset.BEYOND else baselines
+    found = table1(backbones) if preset is Preset.TABLE1 else rows(backbones, te or 14336, td or 2048)
     return [row.to_dict() for row in found]
 
 

@@ -14,7 +14,7 @@ Decisions
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from vist.model.dial import Dial
 from vist.render import Pages, PageStyle, render
 from vist.vision.feature_cache import FeatureCache
 
-PAGE_INPUTS = ("pixel_values", "ink_mask", "visual_tokens", "page_weights")
+PROMPT_INPUTS = ("input_ids", "attention_mask")  # all else in a batch belongs to its context
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,17 @@ class Reader:
         return render(text, self.style)
 
     def page_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch of contexts, and the dial's."""
-        asked = {"ratio": self.dial.ratio, "visual_tokens": self.dial.visual_tokens, "adaptive": self.dial.adaptive}
+        """A batch of contexts as the processor makes them: `pixel_values` (B,P,H,W) uint8 and `ink_mask` for VIST."""
+        asked = asdict(self.dial) if self.dial.turned else {}
         return dict(self.processor(context=list(texts), **asked).to(self.device))
 
     def encode_pages(self, tensors: dict[str, Tensor]) -> Any:
-        """Take the pages out of a batch's inputs and read them -> the model's `VisualContext`."""
-        pages = {name: tensors.pop(name) for name in PAGE_INPUTS if name in tensors}
+        """Take the context out of a batch's inputs and read it -> the model's `VisualContext`."""
+        seen = {name: tensors.pop(name) for name in list(tensors) if name not in PROMPT_INPUTS}
         if self.cache is None:
-            return self.model.encode_context(**pages)
-        seen = self.cache.encode(pages.pop("pixel_values"), pages.pop("ink_mask"))
-        return self.model.compress_features(seen, **pages)
+            return self.model.encode_context(**seen)
+        features = self.cache.encode(seen.pop("pixel_values"), seen.pop("ink_mask"))
+        return self.model.compress_features(features, **seen)
 
     def stack_pages(self, drawn: Sequence[Sequence[Pages]]) -> dict[str, Tensor]:
         """As `page_inputs`, of pages that are already drawn, several stretches a sample."""
@@ -138,6 +138,11 @@ class Reader:
         context = self.encode_pages(self.stack_pages(drawn))
         visual = {"cross_kv": self.model.project_context(context.states), "cross_mask": context.mask}
         return visual, context.mask.sum(1).tolist()
+
+    @torch.inference_mode()
+    def context_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each context the LLM carries, once the model has read it in its own way."""
+        return self.model.encode_context(**self.page_inputs(texts)).mask.sum(1).tolist()
 
     def text_inputs(self, rows: Iterable[Sequence[int]]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B,T): start token before each row, padding on the left."""

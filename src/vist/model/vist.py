@@ -168,7 +168,7 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
             shorten(vision, vision_layers)
         else:
             vision = load_vision_tower(vision, revision=vision_revision, layers=vision_layers, **where)
-        config = VistConfig(text_config=llm.config, vision_config=vision.config, **choices)
+        config = cls.config_class(text_config=llm.config, vision_config=vision.config, **choices)
         config.dtype = llm.dtype
         model = cls(config, llm, vision)
         for part in (model.resampler, model.page_positions, model.pve_projection):

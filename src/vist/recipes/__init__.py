@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vist.errors import VistError
+from vist.recipes.baselines import baselines
 from vist.recipes.nano import nano, nano_large
 from vist.recipes.nested import nano_nested
 from vist.recipes.vist2 import vist2_nano
+from vist.train.baseline_nano import STAGES as BASELINE_STAGES
+from vist.train.baseline_nano import train_baseline
 from vist.train.nano import STAGES, train_nano
 from vist.train.nested_nano import STAGES as NESTED_STAGES
 from vist.train.nested_nano import train_nested
@@ -34,6 +37,7 @@ RECIPES = {
     "nano-large": Recipe(nano_large, train_nano, STAGES),
     "nano-nested": Recipe(nano_nested, train_nested, NESTED_STAGES, continues=True),
     "vist2-nano": Recipe(vist2_nano, train_vist2_nano, VIST2_STAGES),
+    **{name: Recipe(numbers, train_baseline, BASELINE_STAGES) for name, numbers in baselines().items()},
 }
 
 

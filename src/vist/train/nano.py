@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from vist.train.guidance import guided_loss, guided_text_loss
 from vist.train.language_model import TextSequences, build_language_model
 from vist.train.nested import NestedSamples, TokenRange
 from vist.train.reading import Reader, ReadingMix, ReadingPages, collate_pages
-from vist.train.stage import StageConfig, run_stage
+from vist.train.stage import Objective, StageConfig, run_stage
 from vist.train.tokenizer import train_tokenizer
 from vist.vision.text_vit import TextViTConfig, TextViTModel
 
@@ -98,6 +98,10 @@ class NanoRecipe:
 
 class NanoRun:
     """One run in one folder. Each stage is a method named in `STAGES`; inputs are read from earlier stages' folders."""
+
+    model_class: Any = VistForConditionalGeneration
+    processor_class: Any = VistProcessor
+    more_choices: Mapping[str, Any] = {}
 
     def __init__(self, recipe: NanoRecipe, data: Path, out: Path):
         self.recipe, self.data, self.out = recipe, data, out
@@ -206,12 +210,12 @@ class NanoRun:
     def assemble(self) -> None:
         """The finished model with its processor and token statistics, in shards small enough for a package."""
         model = self._trained("settling")
-        for part in (model.config.text_config, model.config.vision_config):
+        for part in (getattr(model.config, name) for name in model.config.sub_configs):
             part._name_or_path = ""  # where the parts lay on the machine that trained them says nothing to others
 
         def save(folder: Path) -> None:
             model.save_pretrained(folder, max_shard_size="14MB")
-            VistProcessor(self.tokenizer, style=self.style).save_pretrained(folder)
+            self.processor_class(self.tokenizer, style=self.style).save_pretrained(folder)
             shutil.copy(self.final("frequency") / "token_frequency.safetensors", folder)
 
         self._finish("model", save)
@@ -239,7 +243,7 @@ class NanoRun:
         torch.manual_seed(self.recipe.seed)
         llm = Qwen3ForCausalLM.from_pretrained(self.final("long-text"), dtype=torch.float32)
         encoder = TextViTModel.from_pretrained(self.final("text-vit"), dtype=torch.float32)
-        return VistForConditionalGeneration.from_backbones(
+        return self.model_class.from_backbones(
             llm,
             encoder,
             num_visual_tokens=self.recipe.visual_tokens,
@@ -255,10 +259,11 @@ class NanoRun:
             cross_subtokens=True,
             pve_normalize=True,
             style=STYLE,
+            **self.more_choices,
         )
 
     def _trained(self, stage: str) -> VistForConditionalGeneration:
-        return VistForConditionalGeneration.from_pretrained(self.final(stage), dtype=torch.float32)
+        return self.model_class.from_pretrained(self.final(stage), dtype=torch.float32)
 
     def _train_context(
         self,
@@ -269,12 +274,22 @@ class NanoRun:
         config: StageConfig,
         seed: int,
     ) -> None:
+        data = self._context_samples(stage, model, mix, shape, config, seed)
+        run_stage(model, data, data.collate, config, self.out / stage, seed, objective=self._objective())
+        self._finish(stage, model.save_pretrained)
+
+    def _objective(self) -> Objective:
+        return partial(guided_loss, weight=GUIDANCE)
+
+    def _context_samples(
+        self, stage: str, model: Any, mix: ExampleMix, shape: ContextShape, config: StageConfig, seed: int
+    ) -> ContextSamples:
         importance = TokenFrequency.load(self.final("frequency") / "token_frequency.safetensors").importance()
         nested = self.recipe.nested if stage in NESTED_STAGES else None
         samples = ContextSamples if nested is None else partial(NestedSamples, tokens=nested)
         if nested is not None:
             model.learn_merging()
-        data = samples(
+        return samples(
             self.corpus,
             self.tokenizer,
             self.style,
@@ -287,9 +302,6 @@ class NanoRun:
             config.batch_size,
             seed,
         )
-        objective = partial(guided_loss, weight=GUIDANCE)
-        run_stage(model, data, data.collate, config, self.out / stage, seed, objective=objective)
-        self._finish(stage, model.save_pretrained)
 
     def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
         part = self.out / stage / "final.part"
