@@ -42,7 +42,7 @@ def tiny_recipe(llm: Path, vision: Path, **stage: object) -> PaperRecipe:
     """The paper's main run with small numbers; `stage` changes its `StageConfig`."""
     recipe = tinyllama()
     small = {"steps": 4, "batch_size": 2, "precision": "fp32", "workers": 0, "log_every": 1, "save_every": 2}
-    small["learning_rate"] = 1e-2
+    small["learning_rate"] = 1e-3
     return replace(
         recipe,
         llm=str(llm),

@@ -6,10 +6,11 @@ Stands here, before the losses, because PVE's negatives are gathered over ranks.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 from vist.errors import VistError
 
@@ -56,7 +57,26 @@ def gather_rows(values: Tensor) -> Tensor:
         raise VistError(f"The ranks have unequal batches ({counts} samples); give every rank the same number.")
     if values.dtype == torch.bool:
         return _gather_flags(values)
-    return torch.cat(all_gather(values.contiguous()))
+    return _GatherRows.apply(values)
+
+
+class _GatherRows(torch.autograd.Function):
+    """All ranks' rows; backward sums what all ranks' losses say about this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """(B, ...) -> (world x B, ...)."""
+        ctx.rows = values.shape[0]
+        found = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(found, values.contiguous())
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """(world x B, ...) -> (B, ...)."""
+        grad = grads[0].contiguous()
+        dist.all_reduce(grad)
+        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def _gather_flags(flags: Tensor) -> Tensor:

@@ -6,13 +6,17 @@ Owns the table of names. A new recipe is a new function here or in a file of its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vist.errors import VistError
 from vist.recipes.nano import nano, nano_large
+from vist.recipes.paper import PAPER
 from vist.recipes.vist2 import vist2_nano
 from vist.train.nano import STAGES, train_nano
+from vist.train.paper import STAGES as PAPER_STAGES
+from vist.train.paper import PaperRecipe, train_paper
 from vist.train.vist2_nano import STAGES as VIST2_STAGES
 from vist.train.vist2_nano import train_vist2_nano
 
@@ -29,21 +33,50 @@ RECIPES = {
     "nano": Recipe(nano, train_nano, STAGES),
     "nano-large": Recipe(nano_large, train_nano, STAGES),
     "vist2-nano": Recipe(vist2_nano, train_vist2_nano, VIST2_STAGES),
+    **{name: Recipe(numbers, train_paper, PAPER_STAGES) for name, numbers in PAPER.items()},
 }
 
+#: What `changed` may set of a recipe of the paper, and of its `stage`.
+CHANGES = ("llm", "vision", "global_batch")
+STAGE_CHANGES = ("steps", "batch_size", "workers")
 
-def run(name: str, data: Path, out: Path, stage: str | None = None) -> Path:
+
+def run(name: str, data: str | Path, out: Path, stage: str | None = None, **changes: Any) -> Path:
     """Run a recipe to its end, or only up to and including `stage`; finished stages are not run again.
+
+    `data`: a folder; for a recipe of the paper also a file or a stream (`vist.train.sources.open_shards`).
+    `changes`: see `changed`.
 
     Returns:
         The folder of the finished model, or of the finished stage.
 
     Raises:
-        VistError: no such recipe or stage; see `train_nano` and `train_vist2_nano` for the rest.
+        VistError: no such recipe or stage; see `train_nano`, `train_vist2_nano` and `train_paper` for the rest.
     """
-    if name not in RECIPES:
-        raise VistError(f"There is no recipe {name!r}; the recipes are: {', '.join(RECIPES)}.")
+    numbers = changed(name, **changes)
     recipe = RECIPES[name]
     if stage is not None and stage not in recipe.stages:
         raise VistError(f"There is no stage {stage!r}; the stages are: {', '.join(recipe.stages)}.")
-    return recipe.train(recipe.numbers(), data, out, stage)
+    if not isinstance(numbers, PaperRecipe):
+        data = Path(data)
+        if not data.is_dir():
+            raise VistError(f"There is no folder {str(data)!r} with training texts; pass --data FOLDER.")
+    return recipe.train(numbers, data, out, stage)
+
+
+def changed(name: str, **changes: Any) -> Any:
+    """The numbers of a recipe, with what is not None of `CHANGES` and `STAGE_CHANGES` in place of its own.
+
+    Raises VistError when there is no such recipe, or it is not one of the paper's and something is to be changed.
+    """
+    if name not in RECIPES:
+        raise VistError(f"There is no recipe {name!r}; the recipes are: {', '.join(RECIPES)}.")
+    numbers = RECIPES[name].numbers()
+    wanted = {key: value for key, value in changes.items() if value is not None}
+    if not wanted:
+        return numbers
+    if not isinstance(numbers, PaperRecipe):
+        option = "--" + next(iter(wanted)).replace("_", "-")
+        raise VistError(f"The recipe {name!r} takes no {option}: its numbers are fixed; {', '.join(PAPER)} take it.")
+    stage = replace(numbers.stage, **{key: wanted[key] for key in STAGE_CHANGES if key in wanted})
+    return replace(numbers, stage=stage, **{key: wanted[key] for key in CHANGES if key in wanted})
