@@ -1,6 +1,7 @@
 """Rows of every kind of shard: the same ones however a shard is cut, and what is wrong with the others."""
 
 import json
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -139,3 +140,9 @@ def test_a_datasets_stream_has_every_row_in_one_part(tmp_path: Path, files: int,
     found = [[row.text for row in shard.rows(part, parts)] for part in range(parts)]
     assert sorted(text for part in found for text in part if text) == sorted(TEXTS)
     assert [row.text for row in shard.rows(parts - 1, parts, skip=4)] == found[-1][4:]
+
+
+def test_a_stream_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(VistError, match=r"pip install 'vist\[datasets\]'"):
+        open_shards("datasets:some/name")
