@@ -1,7 +1,7 @@
 """One rank of a run of several processes: started by the tests of training at scale, once for each rank.
 
-Takes a JSON object: `llm`, `vision`, `data`, and `runs`, carried out one after the other: each has `out`, changes of the
-`stage`, and may name a `signal` that the rank `signal_rank` gets at the end of step `signal_at`.
+Takes a JSON object: `llm`, `vision`, `data`, and `runs`, carried out one after the other: each has `out`, changes of
+the `stage`, and may name a `signal` that the rank `signal_rank` gets at the end of step `signal_at`.
 """
 
 from __future__ import annotations

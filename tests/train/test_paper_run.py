@@ -151,7 +151,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(
         return {**found, "loss": found["loss"] * float("nan")} if len(calls) == 6 else found  # second half of step 3
 
     monkeypatch.setattr(VistForConditionalGeneration, "_losses", poisoned)
-    with pytest.raises(VistError, match=r"loss of step 3 is nan on rank 0; its batch is in '.*broken-step3-rank0") as caught:
+    with pytest.raises(
+        VistError, match=r"loss of step 3 is nan on rank 0; its batch is in '.*broken-step3-rank0"
+    ) as caught:
         train(inputs, tmp_path)
     assert "\n" not in str(caught.value)
     kept = load_file(tmp_path / "train" / "broken-step3-rank0.safetensors")
@@ -222,9 +224,7 @@ def test_a_padded_table_and_several_end_tokens_are_no_mismatch(changes: dict[str
     check_tokenizer(tiny_tokenizer(), tiny_llm(**changes).config, "somewhere")
 
 
-def test_a_mismatched_tokenizer_stops_the_run_before_it_begins(
-    inputs: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_a_mismatched_tokenizer_stops_the_run_before_it_begins(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     llm = tmp_path / "llm"
     shutil.copytree(inputs[0], llm)
     train_tokenizer(["some other words"] * 9, vocab_size=300, model_max_length=64).save_pretrained(llm)

@@ -25,7 +25,9 @@ def read(source: object, parts: int = 1, skip: int = 0) -> list[Row]:
 
 
 def write_json(path: Path, lines: list[object]) -> Path:
-    path.write_bytes(b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines))
+    path.write_bytes(
+        b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    )
     return path
 
 

@@ -68,7 +68,10 @@ def test_faulty_rows_are_counted_once_wherever_a_run_was_interrupted(tmp_path: P
     once = next(window.cursor for window in whole if window.cursor.epoch == 1)
     assert {fault: count for fault, (count, _) in once.skipped.items()} == {"empty": 4, "not JSON": 2}
     found = report([once])
-    assert found["skipped"]["not JSON"] == {"rows": 2, "first": f"{tmp_path / 'a.jsonl'} byte {len(lines[0] + lines[1] + lines[2] + lines[3]) + 4}"}
+    assert found["skipped"]["not JSON"] == {
+        "rows": 2,
+        "first": f"{tmp_path / 'a.jsonl'} byte {len(lines[0] + lines[1] + lines[2] + lines[3]) + 4}",
+    }
     assert skipped_sentence(found).startswith("Skipped rows: 4 empty (first: ")
     assert skipped_sentence(report([Cursor()])) == ""
 
@@ -93,7 +96,10 @@ def test_a_document_longer_than_a_piece_is_cut_and_comes_back_whole(tmp_path: Pa
     assert len(list(pieces(text))) > 2 and "".join(pieces(text)) == text
     (tmp_path / "a.txt").write_text(text)
     found = windows(tmp_path, 1, 0, 29_999 // TOKENS)
-    assert "".join(part for window in found for part in window.texts) == text[: sum(map(len, sum((w.texts for w in found), [])))]
+    assert (
+        "".join(part for window in found for part in window.texts)
+        == text[: sum(map(len, sum((w.texts for w in found), [])))]
+    )
 
 
 def test_texts_of_tokens_are_the_source_also_where_bytes_are_split(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def wait_for_all() -> None:
 
 
 def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether the flag is raised on any rank; every rank gets the same answer. `device`: where tensors are exchanged."""
+    """Whether the flag is raised on any rank; all get the same answer. `device`: where tensors are exchanged."""
     if world_size() == 1:
         return flag
     raised = torch.tensor(float(flag), device=device)

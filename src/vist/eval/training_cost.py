@@ -69,9 +69,8 @@ def parameters_by_part(model: VistForConditionalGeneration) -> dict[str, int]:
         "trained": sum(trained.values()),
         "trained_cross_attention": cross,
         "trained_resampler": sum(trained.values()) - cross,
-        "frozen_llm": _count(model.language_model) - sum(
-            count for name, count in trained.items() if name.startswith("language_model.")
-        ),
+        "frozen_llm": _count(model.language_model)
+        - sum(count for name, count in trained.items() if name.startswith("language_model.")),
         "frozen_vision": _count(model.vision_tower),
     }
 

@@ -105,7 +105,7 @@ class WindowReader:
 
 @dataclass(frozen=True)
 class Share:
-    """What one rank does of every step: `batch_size` samples a forward pass, `accumulation` passes, of `world` ranks."""
+    """What one rank does of every step: `batch_size` samples a pass, `accumulation` passes, of `world` ranks."""
 
     rank: int
     world: int
@@ -135,7 +135,11 @@ class _Samples(IterableDataset):
     """The samples of a rank's lanes in turn, without end; of a worker, those of the lanes it owns."""
 
     def __init__(
-        self, lanes: list[int], segments: Sequence[Sequence[Segment]], reader: WindowReader, cursors: Mapping[int, Cursor]
+        self,
+        lanes: list[int],
+        segments: Sequence[Sequence[Segment]],
+        reader: WindowReader,
+        cursors: Mapping[int, Cursor],
     ):
         self.lanes, self.segments, self.reader, self.cursors = lanes, segments, reader, cursors
 

@@ -91,9 +91,7 @@ class ParquetShard(Shard):
                 yield from self._group(file, column, group, first, low, high)
             first += count
 
-    def _group(
-        self, file: pq.ParquetFile, column: str, group: int, first: int, low: int, high: int
-    ) -> Iterator[Row]:
+    def _group(self, file: pq.ParquetFile, column: str, group: int, first: int, low: int, high: int) -> Iterator[Row]:
         number = 0
         try:
             for batch in file.iter_batches(batch_size=16, row_groups=[group], columns=[column]):
