@@ -8,7 +8,8 @@ from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from vist.errors import VistError
-from vist.train.stage import AtomicTrainer, StageConfig, run_stage
+from vist.train.stage import StageConfig, run_stage
+from vist.train.trainer import AtomicTrainer
 
 CONFIG = StageConfig(steps=8, batch_size=2, learning_rate=1e-2, save_every=3, workers=0)
 
@@ -86,7 +87,7 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_and_loses_nothing
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(AtomicTrainer, "_save_rng_state", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(VistError, match="No space left for checkpoint-6 .* the last whole one is checkpoint-3"):
         run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 

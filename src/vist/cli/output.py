@@ -100,6 +100,39 @@ def measured_table(rows: list[Row]) -> Table:
     return table
 
 
+def plan_table(plan: Row) -> Table:
+    """A training run that has not begun: every number of its configuration, then sizes and cost."""
+    table = _table(["training run", ""])
+    for name, value in _flat(plan["config"]):
+        table.add_row(name, str(value))
+    counts, data, memory = plan["parameters"], plan["data"], plan["memory_per_device"]
+    frozen = counts["frozen_llm"] + counts["frozen_vision"]
+    lines = {
+        "processes x batch x accumulation": f"{plan['processes']} x {plan['config']['stage']['batch_size']} x "
+        f"{plan['accumulation']}",
+        "precision here": plan["precision"],
+        "parameters trained": f"{counts['trained']:,}",
+        "parameters frozen": f"{frozen:,}",
+        "data": f"{data['shards']} shards, {data['bytes'] / 1e6:,.1f} MB",
+        "pages of a window": f"{data['pages_per_window']:.1f} (paper: {data['paper_pages_per_window']:.0f})",
+        "tokens, steps": f"{plan['tokens']:,} in {plan['steps']:,} steps of {plan['tokens_per_step']:,}",
+        "TFLOPs of a step": f"{plan['flops_per_step'] / 1e12:,.2f}",
+        **{f"memory: {kind.replace('_', ' ')}": f"{size / 1e9:.2f} GB" for kind, size in memory.items()},
+        "a checkpoint": f"{plan['checkpoint_bytes'] / 1e9:.2f} GB ({plan['free_bytes'] / 1e9:.1f} GB free)",
+    }
+    for name, line in lines.items():
+        table.add_row(name, line)
+    return table
+
+
+def _flat(values: Row, prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested settings under dotted names."""
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return found
+
+
 def prices_table(quotes: list[Quote]) -> Table:
     """Tokens of a text and of its pages, by family of models."""
     table = _table(["family", "tokens as text (estimated)", "as pages", "characters per token", "saved", ""])

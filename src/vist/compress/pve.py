@@ -5,7 +5,8 @@ outputs come from (resampler.py).
 
 Decisions
 - As in the paper: image side to text side only, inner product, temperature 0.07, negatives from the batch. With
-  several processes the negatives are those of the process's own batch.
+  several processes (`across_ranks`) both sides are gathered, with gradients: the loss is that of one process with the
+  whole batch, the same number on every rank.
 - `normalize` replaces the inner product by the cosine. Use it when embedding norms differ so much that the softmax
   saturates at the start; off = paper.
 - A sample without pages or without kept text takes no part: it is neither a positive nor a negative.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vist.compress.ranks import gather_rows
 from vist.errors import VistError
 
 
@@ -42,15 +44,20 @@ def pve_loss(
     temperature: float = 0.07,
     valid_B: Tensor | None = None,
     normalize: bool = False,
+    across_ranks: bool = False,
 ) -> Tensor:
     """InfoNCE from images to texts over the batch, a scalar in float32 (paper: PVE, weight 1 beside next-token loss).
 
     `valid_B` (B,) bool leaves samples without pages or text out; with none left the loss is 0 and still has a
     gradient, so that distributed training sees the same graph everywhere.
-    Raises VistError on a temperature that is not positive: the softmax would be undefined or inverted.
+    Raises VistError on a temperature that is not positive: the softmax would be undefined or inverted; and, across
+    ranks, when they have batches of unequal size.
     """
     if temperature <= 0:
         raise VistError(f"The PVE temperature must be positive, got {temperature}; the paper uses 0.07.")
+    if across_ranks:
+        visual_BD, text_BD = gather_rows(visual_BD), gather_rows(text_BD)
+        valid_B = None if valid_B is None else gather_rows(valid_B)
     if valid_B is not None:
         visual_BD, text_BD = visual_BD[valid_B], text_BD[valid_B]
     visual_BD, text_BD = visual_BD.float(), text_BD.float()

@@ -96,6 +96,16 @@ class AdapterMixin:
         _load(folder, model)
         return model.eval()
 
+    def load_adapter_weights(self, folder: str | os.PathLike[str]) -> None:
+        """Put the weights of a folder of `save_adapter` into this model, in place.
+
+        Raises CheckpointError when the folder is incomplete, or belongs to other backbones or another shape.
+        """
+        model: Any = self
+        record = _read_record(Path(folder))
+        _recognise(Path(folder), record, model, {part: getattr(model, name) for part, name in PARTS.items()})
+        _load(Path(folder), model)
+
     def push_to_hub(
         self,
         repo_id: str,

@@ -346,7 +346,8 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         text_BD = pool_text(self.get_input_embeddings(), context_ids, keep).detach()
         visual_BD = context.cls if self.pve_projection is None else self.pve_projection(context.cls)
         valid_B = keep.any(-1) & context.mask.any(-1)
-        return pve_loss(visual_BD, text_BD, self.config.pve_temperature, valid_B, self.config.pve_normalize)
+        options = (self.config.pve_temperature, valid_B, self.config.pve_normalize)
+        return pve_loss(visual_BD, text_BD, *options, across_ranks=self.training)
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ Owns the table of names. A new recipe is a new function here or in a file of its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +14,15 @@ from vist.errors import VistError
 from vist.recipes.baselines import baselines
 from vist.recipes.nano import nano, nano_large
 from vist.recipes.nested import nano_nested
+from vist.recipes.paper import PAPER
 from vist.recipes.vist2 import vist2_nano
 from vist.train.baseline_nano import STAGES as BASELINE_STAGES
 from vist.train.baseline_nano import train_baseline
 from vist.train.nano import STAGES, train_nano
 from vist.train.nested_nano import STAGES as NESTED_STAGES
 from vist.train.nested_nano import train_nested
+from vist.train.paper import STAGES as PAPER_STAGES
+from vist.train.paper import PaperRecipe, train_paper
 from vist.train.vist2_nano import STAGES as VIST2_STAGES
 from vist.train.vist2_nano import train_vist2_nano
 
@@ -38,13 +42,27 @@ RECIPES = {
     "nano-nested": Recipe(nano_nested, train_nested, NESTED_STAGES, continues=True),
     "vist2-nano": Recipe(vist2_nano, train_vist2_nano, VIST2_STAGES),
     **{name: Recipe(numbers, train_baseline, BASELINE_STAGES) for name, numbers in baselines().items()},
+    **{name: Recipe(numbers, train_paper, PAPER_STAGES) for name, numbers in PAPER.items()},
 }
 
+#: What `changed` may set of a recipe of the paper, and of its `stage`.
+CHANGES = ("llm", "vision", "global_batch")
+STAGE_CHANGES = ("steps", "batch_size", "workers")
 
-def run(name: str, data: Path, out: Path, stage: str | None = None, source: Path | None = None) -> Path:
+
+def run(
+    name: str,
+    data: str | Path,
+    out: Path,
+    stage: str | None = None,
+    source: Path | None = None,
+    **changes: Any,
+) -> Path:
     """Run a recipe to its end, or only up to and including `stage`; finished stages are not run again.
 
+    `data`: a folder; for a recipe of the paper also a file or a stream (`vist.train.sources.open_shards`).
     `source`: the model that a recipe continues, for those that do.
+    `changes`: see `changed`.
 
     Returns:
         The folder of the finished model, or of the finished stage.
@@ -53,12 +71,33 @@ def run(name: str, data: Path, out: Path, stage: str | None = None, source: Path
         VistError: no such recipe or stage, or a source for a recipe that starts from nothing; see the `train` functions
             of the table for the rest.
     """
-    if name not in RECIPES:
-        raise VistError(f"There is no recipe {name!r}; the recipes are: {', '.join(RECIPES)}.")
+    numbers = changed(name, **changes)
     recipe = RECIPES[name]
     if stage is not None and stage not in recipe.stages:
         raise VistError(f"There is no stage {stage!r}; the stages are: {', '.join(recipe.stages)}.")
     if source is not None and not recipe.continues:
         raise VistError(f"The recipe {name!r} starts from nothing; leave --from {str(source)!r} out.")
+    if not isinstance(numbers, PaperRecipe):
+        data = Path(data)
+        if not data.is_dir():
+            raise VistError(f"There is no folder {str(data)!r} with training texts; pass --data FOLDER.")
     more = {"source": source} if recipe.continues else {}
-    return recipe.train(recipe.numbers(), data, out, stage, **more)
+    return recipe.train(numbers, data, out, stage, **more)
+
+
+def changed(name: str, **changes: Any) -> Any:
+    """The numbers of a recipe, with what is not None of `CHANGES` and `STAGE_CHANGES` in place of its own.
+
+    Raises VistError when there is no such recipe, or it is not one of the paper's and something is to be changed.
+    """
+    if name not in RECIPES:
+        raise VistError(f"There is no recipe {name!r}; the recipes are: {', '.join(RECIPES)}.")
+    numbers = RECIPES[name].numbers()
+    wanted = {key: value for key, value in changes.items() if value is not None}
+    if not wanted:
+        return numbers
+    if not isinstance(numbers, PaperRecipe):
+        option = "--" + next(iter(wanted)).replace("_", "-")
+        raise VistError(f"The recipe {name!r} takes no {option}: its numbers are fixed; {', '.join(PAPER)} take it.")
+    stage = replace(numbers.stage, **{key: wanted[key] for key in STAGE_CHANGES if key in wanted})
+    return replace(numbers, stage=stage, **{key: wanted[key] for key in CHANGES if key in wanted})

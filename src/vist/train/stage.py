@@ -1,10 +1,10 @@
 """One training stage, run by transformers' `Trainer`, resumable at any moment.
 
-Owns: hyperparameters of a stage, atomic checkpoints, resume, the loss log. Must not know what is trained.
+Owns: hyperparameters of a stage, resume, the loss log. Must not know what is trained, nor how a step or a checkpoint
+is guarded (trainer.py).
 
 Decisions
-- A checkpoint is written beside and renamed: an interruption, also in the middle of writing, leaves either the old
-  state or the new one. On start a stage continues from its newest checkpoint by itself.
+- On start a stage continues from its newest checkpoint by itself.
 - bf16 autocast only where the hardware multiplies bf16 (a GPU, AVX512-BF16 or AMX): elsewhere it is emulated and
   several times slower than fp32.
 - Samples are pure functions of (seed, index), so the resumed run sees what the uninterrupted one would have seen.
@@ -14,22 +14,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.optim import AdamW, Optimizer
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from vist.compress.ranks import rank
 from vist.errors import VistError
 from vist.train.optimizer import build_optimizer
+from vist.train.trainer import AtomicTrainer, Objective, StopOnSignal, TrainingStopped
 
-Objective = Callable[..., Mapping[str, torch.Tensor]]
+Precision = Literal["auto", "fp16", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class StageConfig:
         steps: optimizer steps.
         batch_size: samples per device and forward pass.
         accumulation: forward passes per optimizer step.
-        learning_rate: peak; linear warm-up over `warmup` of the steps, then cosine to a tenth.
+        learning_rate: peak; linear warm-up over `warmup` of the steps, then cosine to `final_rate` of it.
         warmup: share of the steps.
         weight_decay: decoupled, on matrices and embeddings.
         beta2: decay of AdamW's second moment (the first is 0.9).
@@ -48,6 +51,12 @@ class StageConfig:
         clip: largest gradient norm.
         save_every: steps between checkpoints.
         workers: processes that draw, tokenize and render samples.
+        final_rate: of the peak, at the last step.
+        optimizer: "muon" for matrices with AdamW for the rest, or "adamw" for everything.
+        precision: of the products under autocast: "auto" takes bf16 where the hardware multiplies it; "fp16" wants a
+            GPU. Where it cannot be had, fp32 (`resolved_precision`).
+        log_every: steps between lines of the loss log.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
     """
 
     steps: int
@@ -61,9 +70,14 @@ class StageConfig:
     clip: float = 1.0
     save_every: int = 100
     workers: int = 1
+    final_rate: float = 0.1
+    optimizer: Literal["muon", "adamw"] = "muon"
+    precision: Precision = "auto"
+    log_every: int = 20
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "save_every"):
+        for name in ("steps", "batch_size", "accumulation", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise VistError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         if self.learning_rate <= 0:
@@ -75,70 +89,6 @@ class StageConfig:
         return self.steps * self.batch_size * self.accumulation
 
 
-class AtomicTrainer(Trainer):
-    """transformers' Trainer whose checkpoints appear whole or not at all; logs each part of a composite loss.
-
-    `objective(model, inputs, num_items_in_batch=...)` returns the loss and its parts; None = what the model returns.
-    """
-
-    def __init__(self, *args: Any, objective: Objective | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.objective: Objective | None = objective
-        self._staging: str | None = None
-        self._parts: dict[str, list[torch.Tensor]] = {}
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
-        # Samples are random functions of their index already; in order, a batch can be planned as a whole.
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        assert isinstance(dataset, Sized)
-        return SequentialSampler(dataset)
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return self._staging or super()._get_output_dir(trial)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        run_dir = Path(super()._get_output_dir(trial))
-        staging = run_dir / "unfinished"
-        shutil.rmtree(staging, ignore_errors=True)
-        self._staging = str(staging)
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._staging = None
-        name = f"checkpoint-{self.state.global_step}"
-        older = sorted(run_dir.glob("checkpoint-*"))
-        os.replace(staging / name, run_dir / name)
-        for folder in older:
-            if folder.name != name:
-                shutil.rmtree(folder)
-        shutil.rmtree(staging, ignore_errors=True)
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """The objective's loss; every other `*_loss` and `*_accuracy` it returns is averaged into the next log line."""
-        if self.objective is None:
-            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        else:
-            outputs = self.objective(model, inputs, num_items_in_batch=num_items_in_batch)
-            loss = outputs["loss"]
-        for name, value in outputs.items():
-            if name.endswith(("_loss", "_accuracy")) and value is not None:
-                self._parts.setdefault(name, []).append(value.detach().float())
-        return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the averages of the loss parts since the last line, then log as ever."""
-        if "loss" in logs:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self._parts.items()}
-            self._parts.clear()
-        super().log(logs, *args, **kwargs)
-
-
 class _LossFile(TrainerCallback):
     """Keeps the loss log as JSON beside the checkpoints, so that plots need no other tool."""
 
@@ -146,7 +96,9 @@ class _LossFile(TrainerCallback):
         self.path = path
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Rewrite the log, beside and renamed."""
+        """Rewrite the log, beside and renamed; the first rank does."""
+        if rank() > 0:
+            return
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(state.log_history, indent=0))
         os.replace(part, self.path)
@@ -163,8 +115,16 @@ def bf16_is_fast() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def resolved_precision(precision: Precision) -> Precision:
+    """The precision that this machine runs: "fp16", "bf16" or "fp32"."""
+    if precision == "fp16":
+        return "fp16" if torch.cuda.is_available() else "fp32"
+    return "bf16" if precision != "fp32" and bf16_is_fast() else "fp32"
+
+
 def training_arguments(config: StageConfig, folder: Path, seed: int) -> TrainingArguments:
     """The stage's configuration in transformers' words."""
+    precision = resolved_precision(config.precision)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
@@ -172,13 +132,16 @@ def training_arguments(config: StageConfig, folder: Path, seed: int) -> Training
         gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        lr_scheduler_kwargs={"min_lr_rate": config.final_rate},
         warmup_steps=max(1, round(config.warmup * config.steps)),
         max_grad_norm=config.clip,
-        bf16=bf16_is_fast(),
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
         use_cpu=not torch.cuda.is_available(),  # the Trainer refuses bf16 on a CPU that was not asked for
         save_steps=config.save_every,
-        logging_steps=20,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,  # a loss that is no number stops the run
+        activation_checkpointing=config.checkpointing,
         dataloader_num_workers=config.workers,
         remove_unused_columns=False,
         seed=seed,
@@ -187,26 +150,55 @@ def training_arguments(config: StageConfig, folder: Path, seed: int) -> Training
     )
 
 
+def make_optimizer(model: nn.Module, config: StageConfig) -> Optimizer:
+    """The optimizer of a stage over what is trained; weight decay of AdamW on everything, as torch does it."""
+    if config.optimizer == "adamw":
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return AdamW(
+            trained, lr=config.learning_rate, betas=(0.9, config.beta2), eps=1e-8, weight_decay=config.weight_decay
+        )
+    return build_optimizer(model, config.learning_rate, config.weight_decay, config.beta2, config.backbone_rate)
+
+
 def run_stage(
     model: nn.Module,
-    dataset: Dataset,
-    collate: Callable,
+    dataset: Dataset | None,
+    collate: Callable | None,
     config: StageConfig,
     folder: Path,
     seed: int,
     callbacks: tuple[TrainerCallback, ...] = (),
     objective: Objective | None = None,
-) -> None:
-    """Train `model` in place to the end of the stage, from the newest checkpoint in `folder` if there is one."""
+    batches: Any = None,
+    adapter: bool = False,
+) -> AtomicTrainer:
+    """Train `model` in place to the end of the stage, from the newest checkpoint in `folder` if there is one.
+
+    Samples come from `dataset` through `collate`, or from `batches` (`vist.train.trainer.Batches`); `adapter` keeps
+    only what is trained in checkpoints. Runs under `accelerate launch` as on one device.
+    Raises TrainingStopped after SIGTERM, when the checkpoint is written; VistError on a loss that is no number and on
+    a full disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay, config.beta2, config.backbone_rate)
+    stop = StopOnSignal()
+    arguments = training_arguments(config, folder, seed)
+    arguments.ignore_data_skip = batches is not None  # they know where they are
     trainer = AtomicTrainer(
         model=model,
-        args=training_arguments(config, folder, seed),
+        args=arguments,
         train_dataset=dataset,
         objective=objective,
+        batches=batches,
+        adapter=adapter,
         data_collator=collate,
-        optimizers=(optimizer, None),
-        callbacks=[_LossFile(folder / "losses.json"), *callbacks],
+        build_optimizer=partial(make_optimizer, config=config),
+        callbacks=[_LossFile(folder / "losses.json"), *callbacks, stop],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    if stop.stopped_at is not None and stop.stopped_at < config.steps:
+        raise TrainingStopped(
+            f"Stopped by SIGTERM after step {stop.stopped_at} of {config.steps}, with a checkpoint in {str(folder)!r}; "
+            "the same command goes on from there."
+        )
+    return trainer
