@@ -15,7 +15,6 @@ from vist.train.examples import ExampleMix
 from vist.train.facts import Fact
 from vist.train.instructions import CHAT_TEMPLATE, TASKS, draw_instruction, question_about
 from vist.train.interleaved import Curriculum, Instructions, OpticalText, ReadBack, token_names
-from vist.train.vist2_nano import alignment_loss, read_back_loss
 
 DOMAINS = {"books": 1.0, "code": 1.0}
 MIX = ExampleMix({"continue": 1, "recall": 1, "quote": 1}, DOMAINS)
