@@ -27,7 +27,7 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Strips:
-    """How the visual tokens of a model are read: page style, room of a visual token in patches, parts it is cut into."""
+    """How visual tokens are read: page style, room of a visual token in patches, and the parts it is cut into."""
 
     style: PageStyle
     room: int

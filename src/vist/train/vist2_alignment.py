@@ -89,7 +89,7 @@ class ChunkPages(Dataset):
                 return self.sample(drawn, self.processor.decode(list(piece.ids)))
 
     def sample(self, drawn: DrawnChunk, text: str) -> dict[str, Any]:
-        """The chunk's `pages`; `ids`, `token`, `part`, `rank` (T,) of its text tokens; NOWHERE = not drawn, or left out."""
+        """The chunk's `pages`; `ids`, `token`, `part`, `rank` (T,) of its text; NOWHERE = not drawn, or left out."""
         tokens = Tokens.of(text, self.processor.tokenizer)
         token, part = self.strips.places(text, drawn, tokens.starts)
         place = np.where(token == NOWHERE, NOWHERE, token * self.strips.parts + part)
@@ -140,7 +140,7 @@ class ChunkAlignment(nn.Module):
         visual_MD = self.model.encode_chunks(**pages)
         counts_X = pages["visual_counts"].sum(1)
         first_X = counts_X.cumsum(0) - counts_X
-        visual_MD = visual_MD / visual_MD.float().square().mean(-1, keepdim=True).sqrt().to(visual_MD)  # as a norm does
+        visual_MD = F.rms_norm(visual_MD, visual_MD.shape[-1:], eps=1e-6)  # as the LLM's layers do
         chunk, place = (token != NOWHERE).nonzero(as_tuple=True)
         there = (chunk, place)
         slot_F = (first_X[chunk] + token[there]) * self.parts + part[there]
