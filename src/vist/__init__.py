@@ -13,6 +13,7 @@ Decisions
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -63,6 +64,13 @@ __all__ = [
 ]
 
 PACKAGED_MODELS = Path(__file__).parent / "assets" / "models"
+_VIST = ("vist.model.vist:VistForConditionalGeneration", "vist.model.processing:VistProcessor")
+_TEXT_CONTEXT = (
+    "vist.baselines.text_context:TextContextForConditionalGeneration",
+    "vist.baselines.processing:TextContextProcessor",
+)
+#: model_type -> model and processor of what `load` can load besides VIST
+_BASELINES = {"vist_text_context": _TEXT_CONTEXT}
 
 
 def __getattr__(name: str) -> Any:
@@ -82,17 +90,29 @@ def __dir__() -> list[str]:
 def load(name_or_path: str | Path = "vist-nano") -> tuple[VistForConditionalGeneration, VistProcessor]:
     """A model, ready to generate, and its processor: the name of a packaged model, a folder or a Hub id.
 
-    A folder of `save_adapter` is loaded with the backbones it names.
+    A folder of `save_adapter` is loaded with the backbones it names. A folder of one of the methods that VIST is
+    compared with (`vist.baselines`) is loaded as what it is.
 
     Raises CheckpointError when it is missing or cannot be loaded.
     """
-    model_class = import_module("vist.model.vist").VistForConditionalGeneration
-    processor_class = import_module("vist.model.processing").VistProcessor
     packaged = PACKAGED_MODELS / str(name_or_path)
     source = str(packaged if packaged.is_dir() else name_or_path)
+    model_class, processor_class = _classes(source)
     adapter = (Path(source) / "adapter.json").is_file()
     model = model_class.from_adapter(source) if adapter else model_class.from_pretrained(source)
     return model.eval(), processor_class.from_pretrained(source)
+
+
+def _classes(source: str) -> tuple[Any, Any]:
+    """Model and processor class for a folder; VIST's for anything whose config says nothing else."""
+    config = Path(source) / "config.json"
+    try:
+        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    except (OSError, ValueError, AttributeError):
+        model_type = None  # loading says what is wrong with it
+    homes = (home.split(":") for home in _BASELINES.get(model_type, _VIST))
+    model_class, processor_class = (getattr(import_module(module), name) for module, name in homes)
+    return model_class, processor_class
 
 
 class _CallablePackage(ModuleType):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vist.cli.beside import BesideOption, load_beside
 from vist.cli.inputs import DEFAULT_MODEL, load_reader
 from vist.cli.options import (
     BatchOption,
@@ -64,6 +65,7 @@ def lm(
     batch_size: BatchOption = 8,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 10_000,
     cost: Annotated[bool, typer.Option("--cost", help="Also measure FLOPs, memory, time and speed.")] = False,
+    beside: BesideOption = None,
     seed: SeedOption = 0,
     out: OutOption = None,
     device: DeviceOption = Device.AUTO,
@@ -71,7 +73,7 @@ def lm(
 ) -> None:
     """Perplexity of the last 256 tokens under four conditions, with paired bootstrap intervals."""
     from vist.cli.output import console, differences_table, methods_table, remark
-    from vist.eval.conditions import LABELS, Condition
+    from vist.eval.conditions import Condition
     from vist.eval.cost import measure_cost
     from vist.eval.files import write_json
     from vist.eval.lm import evaluate_lm, lm_rows
@@ -83,19 +85,23 @@ def lm(
     texts = visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
     passages = with_wrong_texts(reader, found, pages)
-    result = evaluate_lm(reader, passages, [window.document for window in found], batch_size, resamples, seed)
-    methods = [result.method_dict(condition) for condition in Condition]
+    others = load_beside(reader, beside, device)
+    numbers = [window.document for window in found]
+    result = evaluate_lm(reader, passages, numbers, batch_size, resamples, seed, others)
+    methods = [result.method_dict(method) for method in result.conditions]
     if cost:
         middle = passages[len(passages) // 2]
-        methods = [row | measure_cost(reader, Condition(row["name"]), middle).to_dict() for row in methods]
+        ways = {condition.value: (reader, condition) for condition in Condition}
+        ways |= {name: (other, Condition.VISUAL) for name, other in others.items()}
+        methods = [row | measure_cost(*ways[row["name"]], middle).to_dict() for row in methods]
     figures = result.to_dict()
     screen = console()
     screen.print(methods_table(methods, result.scored))
     screen.print()
-    screen.print(differences_table(figures, {condition.value: label for condition, label in LABELS.items()}))
+    screen.print(differences_table(figures, {method.value: method.label for method in result.conditions}))
     remark(f"{result.windows} windows of {result.documents} documents; bootstrap by {result.unit}; {_skipped(short)}.")
     setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "seed": seed}
-    setup |= {"skipped_documents": short, "style": reader.style.to_dict()}
+    setup |= {"skipped_documents": short, "style": reader.style.to_dict(), "beside": beside}
     if out is not None:
         part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
         ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
@@ -125,6 +131,7 @@ def recall(
     batch_size: BatchOption = 4,
     resamples: ResamplesOption = 10_000,
     seed: SeedOption = 0,
+    beside: BesideOption = None,
     limit: LimitOption = None,
     out: OutOption = None,
     device: DeviceOption = Device.AUTO,
@@ -139,7 +146,8 @@ def recall(
     reader = load_reader(model, device)
     count = contexts if limit is None else max(2, min(contexts, limit))
     texts = list(islice(visible(read_documents(files, documents)), count))
-    plan = _Recall(reader, texts, count, facts, pages, kind, batch_size, resamples, seed)
+    others = load_beside(reader, beside, device)
+    plan = _Recall(reader, texts, count, facts, pages, kind, batch_size, resamples, seed, others)
     names = chosen(styles) or (reader.style.name,)
     parts: dict[str, Any] = {
         f"{name}, {pages} pages": lambda name=name: plan.planted(name if styles else None) for name in names
@@ -149,7 +157,7 @@ def recall(
             part = f"grid: {length} pages, depth {depth:.0%}"
             parts[part] = lambda length=length, depth=depth: plan.cell(length, depth)
     setup = {"files": [str(path) for path in files], "pages": pages, "contexts": count, "facts": facts}
-    setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict()}
+    setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict(), "beside": beside}
     measure_parts(
         "recall",
         parts,
@@ -176,6 +184,7 @@ class _Recall:
     batch_size: int
     resamples: int
     seed: int
+    beside: dict[str, Reader]
     first: Any = None
 
     @property
@@ -192,7 +201,7 @@ class _Recall:
 
         own = self.reader if style is None else self.reader.restyled(style)
         planned = plan_contexts(own, self.texts, self.contexts, self.facts, self.pages, self.kinds, self.seed)
-        result = evaluate_recall(own, planned, self.pages, self.batch_size)
+        result = evaluate_recall(own, planned, self.pages, self.batch_size, self.beside)
         if self.first is None:
             self.first = result
             few = len(self.kinds) <= 3  # more columns than that do not fit a line; the rows below have every kind
@@ -227,7 +236,7 @@ class _Recall:
 def text_ratio(reader: Reader, contexts: Sequence[Any]) -> float:
     """Text tokens per visual token of the first contexts."""
     few = contexts[:4]
-    seen = reader.read_pages([[reader.draw(context.text)] for context in few])[1]
+    seen = reader.context_tokens([context.text for context in few])
     return sum(len(reader.ids(context.text)) for context in few) / max(1, sum(seen))
 
 

@@ -11,7 +11,7 @@ Decisions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,6 +48,21 @@ LABELS = {
 
 
 @dataclass(frozen=True)
+class OtherMethod:
+    """Another way of reading the distant text, measured beside the conditions of a model: its key and name."""
+
+    value: str
+
+    @property
+    def label(self) -> str:
+        """The name people read."""
+        return self.value
+
+
+Method = Condition | OtherMethod
+
+
+@dataclass(frozen=True)
 class Passage:
     """One thing to read: `distant` text, the `wrong` text shown in its place as control, `proximal` token ids."""
 
@@ -60,7 +75,8 @@ class Passage:
 class Inputs:
     """What the model gets for a batch.
 
-    `tensors`: `input_ids` and `attention_mask` (B,T), with pages also `pixel_values` (B,P,H,W) and `ink_mask`.
+    `tensors`: `input_ids` and `attention_mask` (B,T), with pages also what the model's processor makes of a context:
+    for VIST `pixel_values` (B,P,H,W) and `ink_mask`.
     `context_tokens`, `dropped_tokens`: for each row, tokens of the distant text that the LLM carries as text, and
     those that did not fit.
     """
@@ -68,6 +84,12 @@ class Inputs:
     tensors: dict[str, Tensor]
     context_tokens: list[int]
     dropped_tokens: list[int]
+
+
+def split_context(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of the prompt, and those of the context: the arguments of the model's `encode_context`."""
+    prompt = {name: value for name, value in tensors.items() if name in ("input_ids", "attention_mask")}
+    return prompt, {name: value for name, value in tensors.items() if name not in prompt}
 
 
 def build_inputs(reader: Reader, condition: Condition, passages: Sequence[Passage], reserve: int = 0) -> Inputs:

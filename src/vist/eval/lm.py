@@ -14,7 +14,7 @@ Decisions
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from vist.eval.bootstrap import RESAMPLES, Interval, interval, resampled_means, resampling_unit
-from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs, split_context
 from vist.eval.reader import Reader
 
 SCORED = 256
@@ -61,13 +61,13 @@ class LanguageModelling:
     `unit` is what the bootstrap resampled; `text_tokens` (windows,) are the tokens of the distant texts.
     """
 
-    conditions: dict[Condition, ConditionLoss]
+    conditions: dict[Method, ConditionLoss]
     text_tokens: np.ndarray
     documents: int
     scored: int
     unit: str
-    perplexities: dict[Condition, Interval]
-    differences: dict[tuple[Condition, Condition], Interval]
+    perplexities: dict[Method, Interval]
+    differences: dict[tuple[Method, Method], Interval]
     share_kept: Interval
 
     @property
@@ -75,7 +75,7 @@ class LanguageModelling:
         """Windows read under each condition."""
         return len(self.text_tokens)
 
-    def ratio(self, condition: Condition) -> float | None:
+    def ratio(self, condition: Method) -> float | None:
         """Text tokens that the context stands for, per context token; None without a context.
 
         Text that was cut off because it did not fit is not compressed, so it does not count.
@@ -98,7 +98,7 @@ class LanguageModelling:
             "share_kept": self.share_kept.to_dict(),
         }
 
-    def method_dict(self, condition: Condition) -> dict[str, Any]:
+    def method_dict(self, condition: Method) -> dict[str, Any]:
         """The figures of one condition under their stable keys."""
         result, bounds = self.conditions[condition], self.perplexities[condition]
         return {
@@ -120,13 +120,20 @@ def evaluate_lm(
     batch_size: int = 8,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    beside: Mapping[str, Reader] | None = None,
 ) -> LanguageModelling:
-    """Read every passage under the four conditions; `documents` holds each passage's document number."""
+    """Read every passage under the four conditions; `documents` holds each passage's document number.
+
+    `beside`: other methods by name, each read in its own way ("visual context" is what it makes of distant text).
+    """
     scored = min(SCORED, min(len(passage.proximal) for passage in passages))
-    conditions = {}
-    with tqdm(total=4 * len(passages), desc="language modelling", unit="window", delay=2, leave=False) as progress:
-        for condition in Condition:
-            conditions[condition] = condition_loss(reader, condition, passages, scored, batch_size, progress)
+    conditions: dict[Method, ConditionLoss] = {}
+    work: list[tuple[Method, Reader, Condition]] = [(condition, reader, condition) for condition in Condition]
+    work += [(OtherMethod(name), other, Condition.VISUAL) for name, other in (beside or {}).items()]
+    total = len(work) * len(passages)
+    with tqdm(total=total, desc="language modelling", unit="window", delay=2, leave=False) as progress:
+        for method, own, condition in work:
+            conditions[method] = condition_loss(own, condition, passages, scored, batch_size, progress)
     text_tokens = np.array([len(reader.ids(passage.distant)) for passage in passages])
     return summarize(conditions, text_tokens, np.asarray(documents), scored, resamples, seed)
 
@@ -163,7 +170,8 @@ def condition_loss(
         tensors, tokens = dict(inputs.tensors), inputs.context_tokens
         with torch.inference_mode():
             if condition.has_pages:
-                context = reader.model.encode_context(tensors.pop("pixel_values"), tensors.pop("ink_mask"))
+                tensors, seen = split_context(tensors)
+                context = reader.model.encode_context(**seen)
                 tensors |= {"cross_states": context.states, "cross_mask": context.mask}
                 tokens = context.mask.sum(1).tolist()
             logits = reader.model(**tensors, use_cache=False, logits_to_keep=scored + 1).logits
@@ -178,7 +186,7 @@ def condition_loss(
 
 
 def summarize(
-    conditions: dict[Condition, ConditionLoss],
+    conditions: dict[Method, ConditionLoss],
     text_tokens: np.ndarray,
     documents: np.ndarray,
     scored: int,
@@ -191,6 +199,9 @@ def summarize(
     values = np.stack([conditions[condition].loss for condition in order], axis=1)
     drawn = dict(zip(order, resampled_means(values, clusters, resamples, seed).T, strict=True))
     mean = {condition: float(conditions[condition].loss.mean()) for condition in order}
+    others = [method for method in order if isinstance(method, OtherMethod)]
+    pairs: list[tuple[Method, Method]] = [*DIFFERENCES, *((other, Condition.NONE) for other in others)]
+    pairs += [(Condition.VISUAL, other) for other in others]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (drawn[Condition.NONE] - drawn[Condition.VISUAL]) / (drawn[Condition.NONE] - drawn[Condition.FULL])
     return LanguageModelling(
@@ -200,12 +211,12 @@ def summarize(
         scored=scored,
         unit=unit,
         perplexities={name: interval(math.exp(mean[name]), np.exp(drawn[name])) for name in order},
-        differences={(a, b): interval(mean[a] - mean[b], drawn[a] - drawn[b]) for a, b in DIFFERENCES},
+        differences={(a, b): interval(mean[a] - mean[b], drawn[a] - drawn[b]) for a, b in pairs},
         share_kept=interval(_share(mean), share),
     )
 
 
-def _share(mean: dict[Condition, float]) -> float:
+def _share(mean: dict[Method, float]) -> float:
     """The share kept; not a number where the full text gains nothing, so that there is nothing to keep."""
     gain = mean[Condition.NONE] - mean[Condition.FULL]
     return (mean[Condition.NONE] - mean[Condition.VISUAL]) / gain if gain > 0 else math.nan

@@ -86,7 +86,7 @@ class Reader:
         return render(text, self.style)
 
     def page_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`pixel_values` (B,P,H,W) uint8 and `ink_mask` (B,P,rows,cols) of a batch of contexts."""
+        """A batch of contexts as the processor makes them: `pixel_values` (B,P,H,W) uint8 and `ink_mask` for VIST."""
         return dict(self.processor(context=list(texts)).to(self.device))
 
     def stack_pages(self, drawn: Sequence[Sequence[Pages]]) -> dict[str, Tensor]:
@@ -110,6 +110,11 @@ class Reader:
         context = self.model.encode_context(**self.stack_pages(drawn))
         visual = {"cross_kv": self.model.project_context(context.states), "cross_mask": context.mask}
         return visual, context.mask.sum(1).tolist()
+
+    @torch.inference_mode()
+    def context_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each context the LLM carries, once the model has read it in its own way."""
+        return self.model.encode_context(**self.page_inputs(texts)).mask.sum(1).tolist()
 
     def text_inputs(self, rows: Iterable[Sequence[int]]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B,T): start token before each row, padding on the left."""

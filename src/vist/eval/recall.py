@@ -15,8 +15,8 @@ Decisions
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from vist.errors import VistError
 from vist.eval.bootstrap import wilson
-from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs
 from vist.eval.misses import Miss, classify
 from vist.eval.needles import NEEDLE_KINDS, Needle, make_needles, statements
 from vist.eval.reader import Reader
@@ -56,7 +56,7 @@ class Answer:
     model was shown; `context` is the number of its context.
     """
 
-    condition: Condition
+    condition: Method
     fact: Needle | Fact
     depth: int
     continuation: str
@@ -83,19 +83,24 @@ class Recall:
     contexts: int
     pages: int
 
+    @property
+    def methods(self) -> list[Method]:
+        """The conditions, and what was measured beside them, in the order of measuring."""
+        return list(dict.fromkeys(answer.condition for answer in self.answers))
+
     def rows(self) -> list[dict[str, Any]]:
         """Exact share by condition and kind, "all" included, under their stable keys (docs/json.md)."""
         kinds = [kind for kind in NEEDLE_KINDS if any(answer.fact.kind == kind for answer in self.answers)]
         return [
             {"method": condition.value, "label": condition.label, "kind": kind, **self._share(condition, kind)}
-            for condition in Condition
+            for condition in self.methods
             for kind in ["all", *kinds]
         ]
 
     def depth_rows(self) -> list[dict[str, Any]]:
         """Exact share by condition and page, the first page being 1."""
-        counts: Counter[tuple[Condition, int]] = Counter()
-        hits: Counter[tuple[Condition, int]] = Counter()
+        counts: Counter[tuple[Method, int]] = Counter()
+        hits: Counter[tuple[Method, int]] = Counter()
         for answer in self.answers:
             counts[answer.condition, answer.depth] += 1
             hits[answer.condition, answer.depth] += answer.exact
@@ -110,7 +115,7 @@ class Recall:
         number = Counter(answer.condition for answer in self.answers)
         return [
             {"method": condition.value, "miss": miss.value, "share": counts[condition, miss] / number[condition]}
-            for condition in Condition
+            for condition in self.methods
             for miss in Miss
         ]
 
@@ -118,7 +123,7 @@ class Recall:
         """Exact shares by kind and shares of the misses, paired by question, contexts drawn whole."""
         by_condition = {
             condition.value: [answer for answer in self.answers if answer.condition is condition]
-            for condition in Condition
+            for condition in self.methods
         }
         first = by_condition[Condition.NONE.value]
         kinds = [kind for kind in NEEDLE_KINDS if any(answer.fact.kind == kind for answer in first)]
@@ -136,7 +141,7 @@ class Recall:
             rows += score_rows(metric, values, groups=groups, resamples=resamples, seed=seed, pages=self.pages, **axes)
         return rows
 
-    def _share(self, condition: Condition, kind: str) -> dict[str, Any]:
+    def _share(self, condition: Method, kind: str) -> dict[str, Any]:
         chosen = [a for a in self.answers if a.condition is condition and kind in ("all", a.fact.kind)]
         return _shares(sum(answer.exact for answer in chosen), len(chosen))
 
@@ -269,16 +274,24 @@ def plan_depth(
     return planned
 
 
-def evaluate_recall(reader: Reader, contexts: Sequence[RecallContext], pages: int, batch_size: int = 4) -> Recall:
-    """Ask for every fact under the four conditions; `batch_size` contexts at a time."""
+def evaluate_recall(
+    reader: Reader,
+    contexts: Sequence[RecallContext],
+    pages: int,
+    batch_size: int = 4,
+    beside: Mapping[str, Reader] | None = None,
+) -> Recall:
+    """Ask for every fact under the four conditions, and by the methods `beside` them; `batch_size` contexts at a time."""
     following = [*contexts[1:], contexts[0]]
     pairs = list(zip(contexts, following, strict=True))
     answers: list[Answer] = []
-    with tqdm(total=4 * len(pairs), desc="recall", unit="context", delay=2, leave=False) as progress:
-        for condition in Condition:
+    work: list[tuple[Method, Reader, Condition]] = [(condition, reader, condition) for condition in Condition]
+    work += [(OtherMethod(name), other, Condition.VISUAL) for name, other in (beside or {}).items()]
+    with tqdm(total=len(work) * len(pairs), desc="recall", unit="context", delay=2, leave=False) as progress:
+        for method, own, condition in work:
             for start in range(0, len(pairs), batch_size):
                 batch = pairs[start : start + batch_size]
-                answers += ask(reader, condition, batch, start)
+                answers += [replace(answer, condition=method) for answer in ask(own, condition, batch, start)]
                 progress.update(len(batch))
     return Recall(tuple(answers), len(contexts), pages)
 
