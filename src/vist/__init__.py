@@ -69,8 +69,9 @@ _TEXT_CONTEXT = (
     "vist.baselines.text_context:TextContextForConditionalGeneration",
     "vist.baselines.processing:TextContextProcessor",
 )
+_VIST2 = ("vist.model.vist2:Vist2ForCausalLM", "vist.model.vist2_processing:Vist2Processor")
 #: model_type -> model and processor of what `load` can load besides VIST
-_BASELINES = {"vist_text_context": _TEXT_CONTEXT}
+_BASELINES = {"vist_text_context": _TEXT_CONTEXT, "vist2": _VIST2}
 
 
 def __getattr__(name: str) -> Any:

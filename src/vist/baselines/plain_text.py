@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vist.model.vist import VisualContext, VistOutput
+from vist.model.vist import VistOutput, VisualContext
 
 
 class PlainTextModel(ABC):
@@ -98,7 +98,9 @@ class PlainTextModel(ABC):
         self, input_ids: Tensor, attention_mask: Tensor | None, context: dict[str, Tensor | None]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Prompts and contexts of all samples without their padding."""
-        ids = next((context[name] for name in ("context_ids", "cross_states", "cross_kv") if _there(context, name)), None)
+        ids = next(
+            (context[name] for name in ("context_ids", "cross_states", "cross_kv") if _there(context, name)), None
+        )
         mask = next((context[name] for name in ("context_mask", "cross_mask") if _there(context, name)), None)
         prompt_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         prompts = [row[real.bool()] for row, real in zip(input_ids, prompt_mask, strict=True)]

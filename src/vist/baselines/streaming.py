@@ -52,7 +52,9 @@ class SinkLayer(DynamicLayer):
         drop = self._dropping(key_states.shape[-2])
         if drop:
             self.keys = torch.cat([self.keys[..., : self.sinks, :], self.keys[..., self.sinks + drop :, :]], dim=-2)
-            self.values = torch.cat([self.values[..., : self.sinks, :], self.values[..., self.sinks + drop :, :]], dim=-2)
+            self.values = torch.cat(
+                [self.values[..., : self.sinks, :], self.values[..., self.sinks + drop :, :]], dim=-2
+            )
             self.dropped += drop
         self.keys = torch.cat([self.keys, key_states], dim=-2)
         self.values = torch.cat([self.values, value_states], dim=-2)

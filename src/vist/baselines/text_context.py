@@ -32,7 +32,7 @@ from vist.fuse.cross_attention import CrossAttention
 from vist.fuse.insert import CrossAttentionOptions, cross_attentions, insert_cross_attention, project_states
 from vist.model.checkpoint import checked_loading
 from vist.model.composed import ComposedModel
-from vist.model.vist import VisualContext, VistOutput, load_llm
+from vist.model.vist import VistOutput, VisualContext, load_llm
 
 TEXT_ENCODERS: dict[str, Any] = {"cepe": CepeEncoder, "pooled": PooledEncoder, "hierarchical": HierarchicalEncoder}
 
