@@ -15,7 +15,7 @@ from vist.train.examples import ExampleMix
 from vist.train.facts import Fact
 from vist.train.instructions import CHAT_TEMPLATE, TASKS, draw_instruction, question_about
 from vist.train.interleaved import Curriculum, Instructions, OpticalText, ReadBack
-from vist.train.looking import attention_of, guided_look_loss, head_of
+from vist.train.looking import Places, guided_look_loss, head_of, heads_at
 from vist.train.strips import Strips, Tokens, guide_of
 from vist.train.vist2_alignment import RANKS, ChunkAlignment, ChunkPages
 
@@ -231,12 +231,21 @@ def test_what_the_guide_sees_is_the_attention_of_its_head(corpus, processor):
     rows, places = (guide >= 0).nonzero(as_tuple=True)
     layers, heads = head_of(part[rows, places], model.language_model)
     assert set(layers.tolist()) == {1} and len(set(heads.tolist())) > 1
-    with attention_of(model.language_model, rows, places, layers, heads) as seen:
-        model(**batch)
-    ((attention, order),) = seen
+    wanted = guide[rows, places]
+    with heads_at(model.language_model, Places(rows, places, wanted, layers, heads)) as seen:
+        output = model(**batch, output_hidden_states=True)
+    ((order, attention, read),) = seen
     model.language_model.set_attn_implementation("eager")
     maps = torch.stack(model(**batch, output_attentions=True).attentions, 1)
     assert torch.allclose(attention, maps[rows, layers, heads, places][order], atol=1e-5)
+    module = model.language_model.model.layers[1]
+    states = module.input_layernorm(output.hidden_states[1][rows, wanted])
+    width = module.self_attn.head_dim
+    for number, (state, head) in enumerate(zip(states, heads.tolist(), strict=True)):
+        group = head // module.self_attn.num_key_value_groups
+        value = module.self_attn.v_proj.weight[group * width : (group + 1) * width] @ state
+        by_hand = module.self_attn.o_proj.weight[:, head * width : (head + 1) * width] @ value
+        assert torch.allclose(read[order.tolist().index(number)], by_hand, atol=1e-5)
 
 
 def test_alignment_learns_to_find_and_to_name(corpus, processor):

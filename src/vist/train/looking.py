@@ -2,12 +2,15 @@
 
 Owns the guidance loss for a stock decoder. Must not know where the guide comes from.
 
-Shapes: B batch, T places, G guided places of the batch, H query heads, L guided layers, Dh width of a head.
+Shapes: B batch, T places, G guided places of the batch, H query heads, D width of the model, Dh of a head.
 
 Decisions
 - A visual token at ratio 4 holds four text tokens, and a head reads one linear map of it. So each part of a visual
   token has a head of its own: heads are counted from the last layer backwards, the first layer left out, since its
   text tokens do not know yet what stands before them. Most tokens lie in the first parts, which the last layers read.
+- Looking at the right place is soon learned, saying what stands there is not: what a head reads is a small part of the
+  residual stream, and next-token loss reaches its values only through all that comes after. So what the guided head
+  would read at the guided place is also asked for the token directly, through the LLM's own last norm and output layer.
 - Only the guided places are looked at again: a full attention map of long sequences would cost more than the model.
 - Queries and keys are computed a second time from what the layer was given, through hooks that live for one pass.
 """
@@ -16,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
@@ -27,6 +31,7 @@ from vist.model.vist2 import Vist2ForCausalLM
 from vist.model.vist2_processing import IGNORED
 
 FLOOR = 1e-6
+SAY_WEIGHT = 0.5
 
 
 def parts_of(llm: PreTrainedModel) -> int:
@@ -48,10 +53,10 @@ def guided_look_loss(
     weight: float,
     num_items_in_batch: Tensor | int | None = None,
 ) -> dict[str, Tensor]:
-    """Next-token loss plus `weight` times -log of the attention at the guided places.
+    """Next-token loss plus `weight` times the guidance: where the head looks, and what it reads there.
 
     `guide` and `guide_part` (B,T) as `InterleavedSamples.collate` makes them. Also returns how often the guided visual
-    token has the most attention, and how often the token that is copied is predicted right.
+    token has the most attention, how often what is read there alone says the token, and how often the model does.
     """
     batch = dict(inputs)
     guide_BT, part_BT = batch.pop("guide"), batch.pop("guide_part")
@@ -60,35 +65,62 @@ def guided_look_loss(
         loss = model(**batch, num_items_in_batch=num_items_in_batch).loss
         return {"loss": loss, "lm_loss": loss}
     layers, heads = head_of(part_BT[rows, places], model.language_model)
-    with attention_of(model.language_model, rows, places, layers, heads) as seen:
+    wanted_G, labels_BT = guide_BT[rows, places], batch["shift_labels"]
+    with heads_at(model.language_model, Places(rows, places, wanted_G, layers, heads)) as seen:
         output = model(**batch, num_items_in_batch=num_items_in_batch)
-    attention_GT, order = torch.cat([part for part, _ in seen]), torch.cat([own for _, own in seen])
-    wanted = guide_BT[rows, places][order]
-    chosen = attention_GT.gather(-1, wanted[:, None]).squeeze(-1)
+    order = torch.cat([found.number for found in seen])
+    attention_GT, wanted_G = torch.cat([found.attention for found in seen]), wanted_G[order]
+    chosen = attention_GT.gather(-1, wanted_G[:, None]).squeeze(-1)
     guide_loss = -(chosen + FLOOR).log().mean()
-    labels = batch["shift_labels"]
-    share = 1.0 if num_items_in_batch is None else (labels != IGNORED).sum() / num_items_in_batch
-    right = output.logits[rows, places].argmax(-1) == labels[rows, places]
+    said_GV = _said(model.language_model, torch.cat([found.read for found in seen]))
+    tokens_G = labels_BT[rows, places][order]
+    say_loss = F.cross_entropy(said_GV.float(), tokens_G)
+    share = 1.0 if num_items_in_batch is None else (labels_BT != IGNORED).sum() / num_items_in_batch
+    right = output.logits[rows, places].argmax(-1) == labels_BT[rows, places]
     return {
-        "loss": output.loss + weight * share * guide_loss,
+        "loss": output.loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss),
         "lm_loss": output.loss,
         "guide_loss": guide_loss,
-        "guide_accuracy": (attention_GT.argmax(-1) == wanted).float().mean(),
+        "guide_accuracy": (attention_GT.argmax(-1) == wanted_G).float().mean(),
+        "say_loss": say_loss,
+        "say_accuracy": (said_GV.argmax(-1) == tokens_G).float().mean(),
         "copy_accuracy": right.float().mean(),
     }
 
 
+def _said(llm: PreTrainedModel, read_GD: Tensor) -> Tensor:
+    """(G,V) what the LLM would say if what a head read were all there is."""
+    return llm.get_output_embeddings()(llm.get_decoder().norm(read_GD))
+
+
+class Places(NamedTuple):
+    """Guided places: sample, place, the place to look at, and the layer and the head that look, (G,) each."""
+
+    rows: Tensor
+    places: Tensor
+    wanted: Tensor
+    layers: Tensor
+    heads: Tensor
+
+
+class Seen(NamedTuple):
+    """What a layer's heads did at G' guided places: `attention` (G',T), what they `read` where they should (G',D)."""
+
+    number: Tensor
+    attention: Tensor
+    read: Tensor
+
+
 @contextmanager
-def attention_of(
-    llm: PreTrainedModel, rows: Tensor, places: Tensor, layers: Tensor, heads: Tensor
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Collects, layer by layer, the attention (G',T) of these heads at these places, and which of the G they are."""
-    seen: list[tuple[Tensor, Tensor]] = []
+def heads_at(llm: PreTrainedModel, guided: Places) -> Iterator[list[Seen]]:
+    """Collects, layer by layer, what the guided heads do."""
+    seen: list[Seen] = []
 
     def note(module: nn.Module, _: Any, options: dict[str, Any], layer: int) -> None:
-        own = (layers == layer).nonzero().flatten()
+        own = (guided.layers == layer).nonzero().flatten()
         if len(own):
-            seen.append((_attention(module, options, rows[own], places[own], heads[own]), own))
+            here = Places(*(part[own] for part in guided))
+            seen.append(Seen(own, _attention(module, options, here), _read(module, options["hidden_states"], here)))
 
     handles = [
         layer.self_attn.register_forward_pre_hook(_at(note, number), with_kwargs=True)
@@ -105,10 +137,11 @@ def _at(note: Any, number: int) -> Any:
     return lambda module, arguments, options: note(module, arguments, options, number)
 
 
-def _attention(module: Any, options: dict[str, Any], rows: Tensor, places: Tensor, heads: Tensor) -> Tensor:
-    """(G,T) the attention of one head each, in the order of `rows`."""
+def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
+    """(G',T) the attention of one head each."""
+    rows, places, heads = guided.rows, guided.places, guided.heads
     hidden_BTD, (cos_BTD, sin_BTD) = options["hidden_states"], options["position_embeddings"]
-    mask_BT = options["attention_mask"][rows, 0, places]
+    mask_GT = options["attention_mask"][rows, 0, places]
     asked = module.q_proj(hidden_BTD[rows, places]).unflatten(-1, (-1, module.head_dim))
     query_G1HD = module.q_norm(asked)[torch.arange(len(rows), device=rows.device), heads][:, None, None]
     key_BHTD = module.k_norm(module.k_proj(hidden_BTD).unflatten(-1, (-1, module.head_dim))).transpose(1, 2)
@@ -118,8 +151,16 @@ def _attention(module: Any, options: dict[str, Any], rows: Tensor, places: Tenso
     _, key_BHTD = apply_rotary_pos_emb(key_BHTD, key_BHTD, cos_BTD, sin_BTD)
     key_GTD = key_BHTD[rows, heads // module.num_key_value_groups]
     scores = (query_G1HD[:, 0] @ key_GTD.mT).squeeze(1).float() * module.scaling
-    if mask_BT.dtype == torch.bool:
-        scores = scores.masked_fill(~mask_BT, torch.finfo(scores.dtype).min)
-    else:
-        scores = scores + mask_BT
-    return scores.softmax(-1)
+    if mask_GT.dtype == torch.bool:
+        return scores.masked_fill(~mask_GT, torch.finfo(scores.dtype).min).softmax(-1)
+    return (scores + mask_GT).softmax(-1)
+
+
+def _read(module: Any, hidden_BTD: Tensor, guided: Places) -> Tensor:
+    """(G',D) what a head adds to the residual stream if it looks at the wanted place and nowhere else."""
+    number = torch.arange(len(guided.rows), device=guided.rows.device)
+    value_GHD = module.v_proj(hidden_BTD[guided.rows, guided.wanted]).unflatten(-1, (-1, module.head_dim))
+    value_GD = value_GHD[number, guided.heads // module.num_key_value_groups]
+    alone_GHD = value_GD.new_zeros(len(number), module.o_proj.in_features // module.head_dim, module.head_dim)
+    alone_GHD[number, guided.heads] = value_GD
+    return module.o_proj(alone_GHD.flatten(1))
