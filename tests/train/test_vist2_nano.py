@@ -105,6 +105,16 @@ def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
     assert all(torch.allclose(value, whole[name], atol=1e-6) for name, value in resumed.items())
 
 
+def test_a_ratio_that_the_aligner_cannot_give_is_refused_before_anything_is_trained(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    for stage in ("corpus", "tokenizer", "language-model", "long-text", "text-vit"):
+        (tmp_path / stage).symlink_to(trained.parents[1] / stage)
+    with pytest.raises(VistError, match="cannot give a ratio of 20"):
+        train_vist2_nano(replace(miniature(), ratio=20.0, patches_per_token=1), data, tmp_path)
+    assert not (tmp_path / "vist2-alignment").exists()
+
+
 def test_finished_stages_are_not_run_again(trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vist.train.vist2_nano.run_stage", lambda *args, **kwargs: pytest.fail("trained again"))
     assert train_vist2_nano(miniature(), data, trained.parents[1]) == trained

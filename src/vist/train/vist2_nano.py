@@ -27,6 +27,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM
@@ -42,6 +43,8 @@ from vist.train.nano import STYLE, NanoRecipe, NanoRun, run_stages
 from vist.train.stage import StageConfig, run_stage
 from vist.train.vist2_alignment import ChunkAlignment, ChunkPages
 from vist.vision.text_vit import TextViTModel
+
+PROBES, PROBE = 20, 2_000  # texts, and characters of each, on which the ratio is tried before anything is trained
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,11 @@ class Vist2NanoRun:
         return self.nano.final(stage)
 
     def align(self) -> None:
-        """Dense local alignment of the aligner, before the paper's stages."""
+        """Dense local alignment of the aligner, before the paper's stages.
+
+        Raises VistError when the aligner cannot give the recipe's ratio on this data.
+        """
+        self._check_ratio()
         recipe, model = self.recipe, self._untrained()
         parts = parts_of(model.language_model)
         data = ChunkPages(
@@ -179,6 +186,11 @@ class Vist2NanoRun:
             self.processor.save_pretrained(folder)
 
         return save
+
+    def _check_ratio(self) -> None:
+        rng = np.random.default_rng(self.recipe.seed)
+        texts = [self.nano.corpus.window(rng, self.recipe.domains, PROBE) for _ in range(PROBES)]
+        self.processor.interleaved(texts)
 
     def _drawn_from(self, curriculum: Curriculum, config: StageConfig, shift: int) -> tuple[Any, ...]:
         return self.nano.corpus, self.processor, curriculum, config.samples, self.recipe.seed + shift
