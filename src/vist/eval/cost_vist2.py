@@ -77,7 +77,7 @@ def siglip2_large() -> SiglipVisionConfig:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a context is read: `ratio` text tokens per visual token; `chunks_kept`: their visual tokens are there already."""
+    """How a context is read: `ratio` text tokens per visual token; `chunks_kept`: visual tokens are there already."""
 
     ratio: float = 4.0
     tower: PreTrainedConfig = field(default_factory=siglip2_large)

@@ -99,8 +99,8 @@ def make_plans(writer: Writer, texts: Sequence[str], config: LongWriteConfig) ->
         if len(plans) == config.texts:
             return plans
     raise VistError(
-        f"Only {len(plans)} of {len(texts)} texts have {config.tokens} tokens; lower --tokens or --texts or give longer "
-        "texts."
+        f"Only {len(plans)} of {len(texts)} texts have {config.tokens} tokens; lower --tokens or --texts, or give "
+        "longer texts."
     )
 
 

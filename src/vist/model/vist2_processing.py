@@ -83,8 +83,8 @@ class Vist2Processor(ProcessorMixin):
         if max_visual_tokens is not None and self.budget.asked(chunk_size) > max_visual_tokens:
             raise VistError(
                 f"The aligner cannot give a ratio of {ratio:g}: a chunk of {chunk_size} tokens would take "
-                f"{self.budget.asked(chunk_size)} visual tokens, but max_visual_tokens is {max_visual_tokens}; raise the "
-                "ratio or make chunks smaller."
+                f"{self.budget.asked(chunk_size)} visual tokens, but max_visual_tokens is {max_visual_tokens}; raise "
+                "the ratio or make chunks smaller."
             )
         self.chunk_size, self.tolerance, self.ratio = chunk_size, tolerance, ratio
         self.patches_per_token, self.max_visual_tokens = patches_per_token, max_visual_tokens
