@@ -219,6 +219,7 @@ def test_reading_back_is_learned_and_guided(corpus, processor):
     found = learned(model, lambda: guided_look_loss(model, batch, weight=1.0), 30, 5e-3)
     assert found[-1]["lm_loss"] < 0.8 * found[0]["lm_loss"]
     assert found[-1]["guide_loss"] < 0.8 * found[0]["guide_loss"]
+    assert found[-1]["say_loss"] < 0.8 * found[0]["say_loss"]
     assert all(torch.equal(value, tower[name]) for name, value in model.vision_tower.state_dict().items())
 
 
