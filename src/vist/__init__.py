@@ -70,8 +70,9 @@ _TEXT_CONTEXT = (
     "vist.baselines.processing:TextContextProcessor",
 )
 _REDUCED = ("vist.baselines.reduced:ReducedVistForConditionalGeneration", "vist.model.processing:VistProcessor")
+_VIST2 = ("vist.model.vist2:Vist2ForCausalLM", "vist.model.vist2_processing:Vist2Processor")
 #: model_type -> model and processor of what `load` can load besides VIST
-_BASELINES = {"vist_text_context": _TEXT_CONTEXT, "vist_reduced": _REDUCED}
+_OTHERS = {"vist_text_context": _TEXT_CONTEXT, "vist_reduced": _REDUCED, "vist2": _VIST2}
 
 
 def __getattr__(name: str) -> Any:
@@ -111,7 +112,7 @@ def _classes(source: str) -> tuple[Any, Any]:
         model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
     except (OSError, ValueError, AttributeError):
         model_type = None  # loading says what is wrong with it
-    homes = (home.split(":") for home in _BASELINES.get(str(model_type), _VIST))
+    homes = (home.split(":") for home in _OTHERS.get(str(model_type), _VIST))
     model_class, processor_class = (getattr(import_module(module), name) for module, name in homes)
     return model_class, processor_class
 

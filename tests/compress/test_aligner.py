@@ -15,6 +15,8 @@ def config(**changes):
     values = {
         "aligner": "shuffle",
         "patches_per_token": 4,
+        "aligner_preceding": 0,
+        "aligner_following": 0,
         "aligner_expansion": 2,
         "aligner_shortcut": False,
         "aligner_layers": 0,
@@ -31,7 +33,12 @@ def chunks(*sizes):
     return torch.randn(len(sizes), max(sizes), 6) * mask[..., None], mask
 
 
-KINDS = [{}, {"aligner_shortcut": True, "aligner_layers": 1}, {"aligner": "resampler", "aligner_layers": 2}]
+KINDS = [
+    {},
+    {"aligner_preceding": 2, "aligner_following": 1},
+    {"aligner_shortcut": True, "aligner_layers": 1},
+    {"aligner": "resampler", "aligner_layers": 2},
+]
 
 
 @settings(max_examples=40)

@@ -19,12 +19,16 @@ from vist.train.nano import train_nano
 from vist.train.stage import StageConfig
 from vist.train.vist2_nano import STAGES, Vist2NanoRecipe, train_vist2_nano
 
+MIX = ExampleMix({"continue": 1, "recall": 1, "quote": 1}, DOMAINS)
+
 
 def miniature() -> Vist2NanoRecipe:
     stage = StageConfig(steps=2, batch_size=2, learning_rate=1e-3, save_every=1, workers=0)
     curriculum = Curriculum(visual=(0.5, 1.0), chunks=(1, 2), ratio=(1.5, 2.0))
-    stages = dict.fromkeys(("read_back", "optical", "instruct"), stage)
-    curricula = dict.fromkeys(("read_back_curriculum", "optical_curriculum", "instruct_curriculum"), curriculum)
+    stages = dict.fromkeys(("alignment", "read_back", "optical", "instruct"), stage)
+    names = ("alignment_curriculum", "read_back_curriculum", "optical_curriculum", "instruct_curriculum")
+    curricula = dict.fromkeys(names, curriculum)
+    mixes = dict.fromkeys(("alignment_mix", "read_back_mix", "mix"), MIX)
     return replace(
         vist2_nano(),
         nano=nano_miniature(),
@@ -32,8 +36,9 @@ def miniature() -> Vist2NanoRecipe:
         tolerance=4,
         ratio=2.0,
         domains=DOMAINS,
-        mix=ExampleMix({"continue": 1, "recall": 1, "quote": 1}, DOMAINS),
+        read_back_tokens=32,
         **stages,
+        **mixes,
         **curricula,
     )
 
@@ -80,7 +85,7 @@ def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
     run = trained.parents[1]
     for stage in ("corpus", "tokenizer", "language-model", "long-text", "text-vit"):
         (tmp_path / stage).symlink_to(run / stage)
-    real = vist.train.vist2_nano.read_back_loss
+    real = vist.train.vist2_nano.guided_look_loss
     calls = []
 
     def interrupted(*args, **kwargs):
@@ -90,7 +95,7 @@ def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vist.train.vist2_nano.read_back_loss", interrupted)
+        patch.setattr("vist.train.vist2_nano.guided_look_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_vist2_nano(miniature(), data, tmp_path, "vist2-read-back")
     assert (tmp_path / "vist2-read-back" / "checkpoint-1").is_dir()
@@ -98,6 +103,16 @@ def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
     resumed = Vist2ForCausalLM.from_pretrained(again).state_dict()
     whole = Vist2ForCausalLM.from_pretrained(run / "vist2-read-back" / "final").state_dict()
     assert all(torch.allclose(value, whole[name], atol=1e-6) for name, value in resumed.items())
+
+
+def test_a_ratio_that_the_aligner_cannot_give_is_refused_before_anything_is_trained(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    for stage in ("corpus", "tokenizer", "language-model", "long-text", "text-vit"):
+        (tmp_path / stage).symlink_to(trained.parents[1] / stage)
+    with pytest.raises(VistError, match="cannot give a ratio of 20"):
+        train_vist2_nano(replace(miniature(), ratio=20.0, patches_per_token=1), data, tmp_path)
+    assert not (tmp_path / "vist2-alignment").exists()
 
 
 def test_finished_stages_are_not_run_again(trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from vist.cli.failures import guarded
 from vist.cli.gateway import gateway
 from vist.cli.generate import generate
 from vist.cli.icl import icl
+from vist.cli.longwrite import longwrite
 from vist.cli.qa import qa
 from vist.cli.readback import readback
 from vist.cli.render import render
@@ -58,6 +59,7 @@ MEASURES: tuple[Callable[..., None], ...] = (
     languages,
     distance,
     dial,
+    longwrite,
     report,
 )
 for verb in VERBS:

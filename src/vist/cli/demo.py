@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vist.cli.inputs import DEFAULT_MODEL, load_reader, read_clean
+from vist.cli.beside import load_beside
+from vist.cli.inputs import DEFAULT_MODEL, VIST2_MODEL, is_packaged, load_reader, read_clean
 from vist.cli.options import Device, DeviceOption, JsonOption, ModelOption, PagesOption, SeedOption
 
 TITLES = {"alice_in_wonderland": "Alice in Wonderland"}
@@ -32,11 +33,12 @@ def demo(
 ) -> None:
     """Read a whole book: render it, measure the model under four conditions, plant facts and ask for them.
 
+    Where the package carries vist2-nano, it is measured beside them, its chunks drawn as pages.
+
     The packaged book is Alice's Adventures in Wonderland, which the packaged model was never trained on. Prints the
     tables and writes report.html (self-contained) and report.json (the same figures).
     """
     from vist.cli.output import console, differences_table, methods_table, recall_table, remark
-    from vist.eval.conditions import LABELS
     from vist.eval.demo import DemoConfig, run_demo
     from vist.eval.files import write_json, write_whole
     from vist.eval.provenance import provenance
@@ -49,12 +51,13 @@ def demo(
     reader = load_reader(model, device)
     remark(f"{title}, read by {model}.")
     config = DemoConfig(pages=pages, windows=windows, contexts=contexts, facts=facts, new_tokens=new_tokens, seed=seed)
-    result = run_demo(reader, content, config, remark)
+    beside = load_beside(reader, VIST2_MODEL, device) if model == DEFAULT_MODEL and is_packaged(VIST2_MODEL) else {}
+    result = run_demo(reader, content, config, remark, beside)
     head, figures = provenance(model), result.to_dict()
     screen = console()
     for table in (
         methods_table(figures["methods"], figures["lm"]["scored_tokens"]),
-        differences_table(figures["lm"], {condition.value: label for condition, label in LABELS.items()}),
+        differences_table(figures["lm"], {row["name"]: row["label"] for row in figures["methods"]}),
         recall_table(figures["recall"]),
     ):
         screen.print()

@@ -21,8 +21,15 @@ from vist.errors import VistError
 if TYPE_CHECKING:
     from vist.eval.reader import Reader
 
-DEFAULT_MODEL = "vist-nano"
+DEFAULT_MODEL, VIST2_MODEL = "vist-nano", "vist2-nano"
 STDIN = "-"
+
+
+def is_packaged(model: str) -> bool:
+    """Whether the installation carries a model of this name."""
+    import vist
+
+    return (vist.PACKAGED_MODELS / model).is_dir()
 
 
 def load_reader(model: str, device: Device) -> Reader:
@@ -30,13 +37,28 @@ def load_reader(model: str, device: Device) -> Reader:
 
     Raises VistError when the packaged model is not there, there is no GPU, or loading fails (`vist.load`).
     """
+    from vist.eval.reader import Reader
+    from vist.eval.vist2_reader import memory_reader
+
+    loaded, processor = _load(model, device)
+    return memory_reader(loaded, processor) if loaded.config.model_type == "vist2" else Reader(loaded, processor)
+
+
+def load_vist2(model: str, device: Device) -> tuple[Any, Any]:
+    """A VIST2 model and its processor. Raises VistError as `load_reader` does, and for a model of another kind."""
+    loaded, processor = _load(model, device)
+    if loaded.config.model_type != "vist2":
+        raise VistError(f"{model!r} is a {loaded.config.model_type} model; long writing is for VIST2 models.")
+    return loaded, processor
+
+
+def _load(model: str, device: Device) -> tuple[Any, Any]:
     import torch
     from transformers.utils import logging
 
     import vist
-    from vist.eval.reader import Reader
 
-    if model == DEFAULT_MODEL and not (vist.PACKAGED_MODELS / model).is_dir() and not Path(model).is_dir():
+    if model in (DEFAULT_MODEL, VIST2_MODEL) and not is_packaged(model) and not Path(model).is_dir():
         raise VistError(f"This installation has no packaged model {model!r}; install it again or pass --model FOLDER.")
     if device is Device.CUDA and not torch.cuda.is_available():
         raise VistError("--device cuda was asked for, but torch sees no GPU; use --device cpu.")
@@ -45,7 +67,7 @@ def load_reader(model: str, device: Device) -> Reader:
     loaded: Any
     loaded, processor = vist.load(model)
     place = "cuda" if device is not Device.CPU and torch.cuda.is_available() else "cpu"
-    return Reader(loaded.to(place), processor)
+    return loaded.to(place), processor
 
 
 @contextlib.contextmanager

@@ -84,6 +84,21 @@ def cost_table(rows: list[Row]) -> Table:
     return table
 
 
+def vist2_table(rows: list[Row]) -> Table:
+    """Cost by count of VIST2, each row beside the plain LLM's above it."""
+    table = _table(["TFLOPs to the first token", "encoder", "aligner", "LLM", "all", "", "KV", "", "peak memory", ""])
+    plain = rows[0]
+    for row in rows:
+        plain = row if row["pages"] == 0 and row["method"].endswith(", text") else plain
+        parts = row["tflops_by_part"]
+        cells = [f"{parts[part]:.2f}" for part in ("encoder", "resampler", "llm")]
+        for key, unit, name in (("tflops", 1, ""), ("kv_bytes", 1e6, " MB"), ("peak_bytes", 1e9, " GB")):
+            cells.append(f"{row[key] / unit:.{0 if unit == 1e6 else 2}f}{name}")
+            cells.append("" if row is plain else f"{row[key] / plain[key] - 1:+.0%}")
+        table.add_row(row["method"], *cells)
+    return table
+
+
 def _beside(row: Row, first: Row) -> list[str]:
     return ["" if row is first else f"{row['tflops'] / first['tflops'] - 1:+.0%}"]
 

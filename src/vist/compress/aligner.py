@@ -9,7 +9,10 @@ Decisions
   patches of a line become one token. A square block would mix lines.
 - The number of tokens is an argument, and a chunk's patches are divided among them as evenly as possible. So the ratio
   is exact for every chunk, however full its page is, and one set of weights serves every ratio that it has room for.
-- Room is `patches_per_token` places per token; the places that a division leaves free are zero.
+- Room is `patches_per_token` places per token; the places that a division leaves free are zero. A token's first patch
+  is always in its first place, so that the MLP does the same at every ratio.
+- A token may also see a few patches before and after its own: what a word is depends on how it begins, and who looks
+  something up looks for what stands before it.
 - Tokens leave through a norm whose size starts at that of the LLM's own embeddings.
 - X chunks, L patches of the longest, K tokens of the longest, G places per token, D width.
 """
@@ -32,6 +35,8 @@ class AlignerConfig(Protocol):
 
     aligner: str
     patches_per_token: int
+    aligner_preceding: int
+    aligner_following: int
     aligner_expansion: int
     aligner_shortcut: bool
     aligner_layers: int
@@ -54,10 +59,12 @@ class ShuffleAligner(nn.Module):
         super().__init__()
         places, vision, width = config.patches_per_token, config.vision_size, config.text_size
         self.patches_per_token = places
+        self.preceding, self.following = config.aligner_preceding, config.aligner_following
+        seen = self.preceding + places + self.following
         self.group_norm = nn.LayerNorm(vision)
         hidden = config.aligner_expansion * width
-        self.mlp = nn.Sequential(nn.Linear(places * vision, hidden), nn.GELU(), nn.Linear(hidden, width))
-        self.shortcut = nn.Linear(places * vision, width, bias=False) if config.aligner_shortcut else None
+        self.mlp = nn.Sequential(nn.Linear(seen * vision, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.shortcut = nn.Linear(seen * vision, width, bias=False) if config.aligner_shortcut else None
         self.adapt = nn.Linear(vision, width) if config.aligner_layers else None
         self.layers = nn.ModuleList(PerceiverLayer(width, config.aligner_heads) for _ in range(config.aligner_layers))
         self.norm = nn.LayerNorm(width)
@@ -82,19 +89,26 @@ class ShuffleAligner(nn.Module):
         return self.norm(tokens_XKD).masked_fill(~alive_XK.unsqueeze(-1), 0)
 
     def _groups(self, features_XLD: Tensor, mask_XL: Tensor, counts_X: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches in the places of their tokens (X,K,G,D), zero where free, and which tokens are in use (X,K)."""
+        """What each token sees (X,K,G,D), zero where there is no patch, and which tokens are in use (X,K).
+
+        The places are the preceding patches, the token's own from the first, and the following ones.
+        """
         patches_X = mask_XL.sum(1)
         self._check_room(patches_X, counts_X)
-        chunks, most = len(counts_X), int(counts_X.max()) if len(counts_X) else 0
-        rank_XL = torch.arange(mask_XL.shape[1], device=mask_XL.device).expand_as(mask_XL)
-        ink_X1, count_X1 = patches_X.clamp(min=1)[:, None], counts_X[:, None]
-        token_XL = rank_XL * count_X1 // ink_X1
-        place_XL = rank_XL - (token_XL * ink_X1 + count_X1 - 1) // count_X1  # behind the first patch of its token
-        chunk, patch = mask_XL.nonzero(as_tuple=True)
-        normed = self.group_norm(features_XLD)[chunk, patch]
-        groups = normed.new_zeros(chunks, most, self.patches_per_token, normed.shape[-1])
-        groups[chunk, token_XL[chunk, patch], place_XL[chunk, patch]] = normed
-        return groups, torch.arange(most, device=counts_X.device) < count_X1
+        most = int(counts_X.max()) if len(counts_X) else 0
+        device = counts_X.device
+        number_K = torch.arange(most + 1, device=device)
+        starts_XK = -(-number_K * patches_X[:, None] // counts_X[:, None].clamp(min=1))
+        begin_XK1, end_XK1 = starts_XK[:, :-1, None], starts_XK[:, 1:, None]
+        own_XKG = begin_XK1 + torch.arange(-self.preceding, self.patches_per_token, device=device)
+        after_XKG = end_XK1 + torch.arange(self.following, device=device)
+        seen_XKG = torch.cat([own_XKG.where(own_XKG < end_XK1, -1), after_XKG], dim=2)
+        alive_XK = number_K[:-1] < counts_X[:, None]
+        there_XKG = (seen_XKG >= 0) & (seen_XKG < patches_X[:, None, None]) & alive_XK.unsqueeze(-1)
+        nothing = mask_XL.shape[1]
+        normed_XLD = nn.functional.pad(self.group_norm(features_XLD), (0, 0, 0, 1))  # behind the last patch: zeros
+        chunk = torch.arange(len(counts_X), device=device)[:, None, None]
+        return normed_XLD[chunk, seen_XKG.where(there_XKG, nothing)], alive_XK
 
     def _check_room(self, patches_X: Tensor, counts_X: Tensor) -> None:
         tight = (patches_X > counts_X * self.patches_per_token).nonzero().flatten()

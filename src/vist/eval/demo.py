@@ -12,12 +12,12 @@ Decisions
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vist.errors import VistError
-from vist.eval.conditions import Condition, Passage
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage
 from vist.eval.cost import NEW_TOKENS, Cost, measure_cost
 from vist.eval.lm import LanguageModelling, evaluate_lm
 from vist.eval.reader import Reader
@@ -79,7 +79,7 @@ class Demo:
     config: DemoConfig
     rendering: Rendering
     language_modelling: LanguageModelling
-    costs: dict[Condition, Cost]
+    costs: dict[Method, Cost]
     recall: Recall
     passage: Passage
 
@@ -113,8 +113,16 @@ def render_whole(reader: Reader, text: str) -> Rendering:
     return Rendering(len(text), sum(count for count, _ in stretches), len(reader.ids(text)), seconds, total)
 
 
-def run_demo(reader: Reader, text: str, config: DemoConfig, tell: Callable[[str], None] = lambda message: None) -> Demo:
+def run_demo(
+    reader: Reader,
+    text: str,
+    config: DemoConfig,
+    tell: Callable[[str], None] = lambda message: None,
+    beside: Mapping[str, Reader] | None = None,
+) -> Demo:
     """Measure everything on one text; `tell` is called with a sentence before each part.
+
+    `beside`: other methods by name, measured on the same windows and facts.
 
     Raises VistError when the text is empty or too short for the pages and the tokens after them.
     """
@@ -123,13 +131,16 @@ def run_demo(reader: Reader, text: str, config: DemoConfig, tell: Callable[[str]
     windows, _ = cut_windows(reader, [text], config.pages, config.proximal, config.windows)
     passages = with_wrong_texts(reader, windows, config.pages)
     tell(f"Reading {len(windows)} places of the text under four conditions.")
-    modelling = evaluate_lm(reader, passages, [0] * len(windows), seed=config.seed)
+    modelling = evaluate_lm(reader, passages, [0] * len(windows), seed=config.seed, beside=beside)
     tell("Measuring FLOPs, memory and speed.")
     middle = passages[len(passages) // 2]
-    costs = {condition: measure_cost(reader, condition, middle, config.new_tokens) for condition in Condition}
+    ways: dict[Method, tuple[Reader, Condition]] = {condition: (reader, condition) for condition in Condition}
+    ways |= {OtherMethod(name): (other, Condition.VISUAL) for name, other in (beside or {}).items()}
+    costs = {method: measure_cost(*way, middle, config.new_tokens) for method, way in ways.items()}
     tell(f"Planting {config.contexts * config.facts} facts on {config.pages} pages each time and asking for them.")
     contexts = plan_contexts(reader, [text], config.contexts, config.facts, config.pages, KINDS, config.seed)
-    return Demo(config, rendering, modelling, costs, evaluate_recall(reader, contexts, config.pages), middle)
+    recalled = evaluate_recall(reader, contexts, config.pages, beside=beside)
+    return Demo(config, rendering, modelling, costs, recalled, middle)
 
 
 def _rendered(rendering: Rendering) -> str:

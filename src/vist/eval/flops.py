@@ -20,6 +20,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from vist.model.configuration import VistConfig
+from vist.model.vist2_configuration import Vist2Config
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,15 @@ def _local_start(config: VistConfig, patches: int) -> Work:
     if beside > 1:
         work += linear(tokens, beside * width, 2 * width) + linear(tokens, 2 * width, width)
     return work
+
+
+def aligner_work(config: Vist2Config, tokens: int) -> Work:
+    """VIST2's "shuffle" aligner without Perceiver layers, over so many visual tokens."""
+    seen = config.aligner_preceding + config.patches_per_token + config.aligner_following
+    side_by_side, width = seen * config.vision_size, config.text_size
+    hidden = config.aligner_expansion * width
+    work = linear(tokens, side_by_side, hidden) + linear(tokens, hidden, width)
+    return work + linear(tokens, side_by_side, width) if config.aligner_shortcut else work
 
 
 def text_encoder_work(config: PreTrainedConfig, tokens: int, chunk: int) -> Work:

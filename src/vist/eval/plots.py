@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 COLORS = {"none": "#8a8f98", "visual": "#0b7bc1", "wrong": "#d9822b", "full": "#2f9e6e"}
+OTHER = "#7b5ea7"  # a method beside the four conditions
 INK = {"light": "#22252a", "dark": "#e6e8eb"}
 DIAL_COLORS = {"nested": "#0b7bc1", "adaptive": "#8a4fbf", "all": "#2f9e6e", "fixed": "#7a5c00"}
 DIAL_COLORS |= {"wrong": COLORS["wrong"], "none": COLORS["none"]}
@@ -54,7 +55,14 @@ def perplexity_plot(methods: Rows) -> dict[str, str]:
         for place, row in enumerate(methods):
             errors = [[max(0, row["ppl"] - row["ppl_low"])], [max(0, row["ppl_high"] - row["ppl"])]]
             axes.errorbar(
-                place, row["ppl"], yerr=errors, fmt="o", markersize=9, color=COLORS[row["name"]], capsize=5, linewidth=2
+                place,
+                row["ppl"],
+                yerr=errors,
+                fmt="o",
+                markersize=9,
+                color=COLORS.get(row["name"], OTHER),
+                capsize=5,
+                linewidth=2,
             )
             axes.annotate(f"{row['ppl']:.1f}", (place, row["ppl"]), (10, -4), textcoords="offset points")
         _name_conditions(axes, methods)
@@ -76,7 +84,7 @@ def recall_plot(rows: Rows) -> dict[str, str]:
         for number, method in enumerate(methods):
             chosen = [row for kind in kinds for row in rows if row["method"] == method and row["kind"] == kind]
             places = [place + (number - (len(methods) - 1) / 2) * width for place in range(len(kinds))]
-            _shares(axes, chosen, places, width * 0.92, COLORS[method], chosen[0]["label"])
+            _shares(axes, chosen, places, width * 0.92, COLORS.get(method, OTHER), chosen[0]["label"])
         axes.set_xticks(range(len(kinds)), [f"{kind}s" for kind in kinds])
         _share_axis(axes)
         _legend(figure)
@@ -95,7 +103,7 @@ def depth_plot(rows: Rows, labels: dict[str, str]) -> dict[str, str]:
             axes.plot(
                 [row["page"] for row in chosen],
                 [row["exact"] for row in chosen],
-                color=COLORS[method],
+                color=COLORS.get(method, OTHER),
                 marker="o",
                 label=label,
                 clip_on=False,
@@ -165,7 +173,7 @@ def _curve(axes: Axes, rows: Rows, color: str, label: str | None) -> None:
 
 
 def _bars(axes: Axes, methods: Rows, values: list[float]) -> None:
-    axes.bar(range(len(values)), values, width=0.62, color=[COLORS[row["name"]] for row in methods])
+    axes.bar(range(len(values)), values, width=0.62, color=[COLORS.get(row["name"], OTHER) for row in methods])
     _name_conditions(axes, methods)
 
 

@@ -24,6 +24,7 @@ class Vist2Config(PreTrainedConfig):
     aligner: "shuffle" (neighbouring patches side by side, then an MLP) or "resampler" (learned latents).
     patches_per_token: of "shuffle": most patches that become one visual token, which bounds the ratio.
     max_visual_tokens: of "resampler": its latents, the most visual tokens of a chunk.
+    aligner_preceding, aligner_following: of "shuffle": patches before and after its own that a visual token sees too.
     aligner_expansion: of "shuffle": hidden units of the MLP per output.
     aligner_shortcut: of "shuffle": a linear path beside the MLP.
     aligner_layers, aligner_heads: Perceiver layers that let every token look at its whole chunk; "resampler" has at
@@ -40,6 +41,8 @@ class Vist2Config(PreTrainedConfig):
     aligner: str = "shuffle"
     patches_per_token: int = 8
     max_visual_tokens: int = 64
+    aligner_preceding: int = 0
+    aligner_following: int = 0
     aligner_expansion: int = 4
     aligner_shortcut: bool = False
     aligner_layers: int = 0
@@ -74,6 +77,7 @@ class Vist2Config(PreTrainedConfig):
         if self.aligner not in ALIGNER_NAMES:
             raise VistError(f"Unknown aligner {self.aligner!r}; choose one of {', '.join(ALIGNER_NAMES)}.")
         lowest = {"patches_per_token": 1, "max_visual_tokens": 1, "aligner_expansion": 1, "aligner_heads": 1}
+        lowest |= {"aligner_preceding": 0, "aligner_following": 0}
         lowest["aligner_layers"] = 1 if self.aligner == "resampler" else 0
         for name, low in lowest.items():
             value = getattr(self, name)

@@ -58,6 +58,7 @@ class Vist2Processor(ProcessorMixin):
     `style` is the name of a page style, a `PageStyle` or its `to_dict`. `chunk_size`, `tolerance`: see `ChunkRule`;
     `ratio`, `patches_per_token`, `max_visual_tokens`: see `Budget` (the last two as in the model's config).
     `border_ids` are two special tokens to put before and after the visual tokens of every chunk, or None.
+    Raises VistError for a ratio that needs more visual tokens than a chunk can have.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -79,6 +80,12 @@ class Vist2Processor(ProcessorMixin):
         self.style = self.page_style.name if preset else self.page_style.to_dict()
         self.rule = ChunkRule(chunk_size, tolerance)
         self.budget = Budget(ratio, patches_per_token, max_visual_tokens)
+        if max_visual_tokens is not None and self.budget.asked(chunk_size) > max_visual_tokens:
+            raise VistError(
+                f"The aligner cannot give a ratio of {ratio:g}: a chunk of {chunk_size} tokens would take "
+                f"{self.budget.asked(chunk_size)} visual tokens, but max_visual_tokens is {max_visual_tokens}; raise "
+                "the ratio or make chunks smaller."
+            )
         self.chunk_size, self.tolerance, self.ratio = chunk_size, tolerance, ratio
         self.patches_per_token, self.max_visual_tokens = patches_per_token, max_visual_tokens
         if border_ids is not None and len(border_ids) != 2:

@@ -20,24 +20,31 @@ def vist2_nano() -> Vist2NanoRecipe:
         chunk_size=128,
         tolerance=16,
         ratio=4.0,
-        patches_per_token=10,
-        aligner_expansion=6,
+        patches_per_token=6,
+        aligner_preceding=4,
+        aligner_following=1,
+        aligner_expansion=4,
         aligner_layers=1,
         domains=DOMAINS,
         random_strings=0.15,
-        alignment_weight=1.0,
-        read_back=StageConfig(
-            steps=1600, batch_size=16, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.2, workers=1
+        alignment=StageConfig(steps=600, batch_size=24, learning_rate=3e-3, weight_decay=0.02),
+        alignment_curriculum=Curriculum(chunks=(1, 1), ratio=(2.5, 4.0), until=0.3),
+        alignment_mix=ExampleMix({"continue": 0.45, "recall": 0.55}, PROSE, facts_per_kilobyte=24),
+        read_back=StageConfig(steps=900, batch_size=16, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
+        read_back_curriculum=Curriculum(chunks=(2, 3), ratio=(3.0, 4.0), until=0.3),
+        read_back_mix=ExampleMix(
+            {"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=16, repeated_words=True
         ),
-        read_back_curriculum=Curriculum(chunks=(1, 2), ratio=(1.5, 4.0), until=0.5),
-        optical=StageConfig(
-            steps=1200, batch_size=12, learning_rate=2e-3, weight_decay=0.02, backbone_rate=0.3, workers=1
+        whole=0.15,
+        read_back_tokens=160,
+        optical=StageConfig(steps=350, batch_size=10, learning_rate=2e-3, weight_decay=0.02, backbone_rate=0.6),
+        optical_curriculum=Curriculum(visual=(0.6, 1.0), chunks=(3, 5), ratio=(3.5, 4.0), until=0.5),
+        mix=ExampleMix(
+            {"continue": 0.5, "recall": 0.4, "quote": 0.1}, PROSE, facts_per_kilobyte=6, repeated_words=True
         ),
-        optical_curriculum=Curriculum(visual=(0.5, 1.0), chunks=(2, 8), ratio=(2.0, 4.0), until=0.6),
-        mix=ExampleMix({"continue": 0.5, "recall": 0.3, "quote": 0.2}, PROSE, facts_per_kilobyte=4),
-        instruct=StageConfig(
-            steps=600, batch_size=16, learning_rate=1e-3, weight_decay=0.02, backbone_rate=0.3, workers=1
-        ),
-        instruct_curriculum=Curriculum(chunks=(1, 6), ratio=(3.0, 4.0), until=0.5),
-        tasks={"recall": 0.45, "quote": 0.25, "continue": 0.15, "classify": 0.15},
+        instruct=StageConfig(steps=150, batch_size=12, learning_rate=1e-3, weight_decay=0.02, backbone_rate=0.6),
+        instruct_curriculum=Curriculum(chunks=(3, 4), ratio=(4.0, 4.0), until=0.5),
+        tasks={"recall": 0.5, "quote": 0.3, "continue": 0.1, "classify": 0.1},
+        replay=0.5,
+        guidance=1.0,
     )

@@ -42,6 +42,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Name the kind of the text above, one of {choices}.",
     ),
 }
+COPIED = ("recall", "quote")  # tasks whose answer stands in the text
 CUE_WORDS, QUOTED_WORDS, CONTINUED = 6, 16, 160
 FACTS_PER_KILOBYTE = 3.0
 
@@ -67,6 +68,13 @@ class Instruction:
     def prompt(self) -> str:
         """Everything before the answer, as `CHAT_TEMPLATE` writes it with a generation prompt."""
         return f"User: {self.text}\n\n{self.question}\n\nAssistant:"
+
+    @property
+    def copied_from(self) -> int | None:
+        """The character of the prompt at which its first occurrence of the answer begins; None where it has none."""
+        asked_after = self.question.split('"')[1] if self.task == "quote" else ""
+        place = self.prompt.find(f"{asked_after} {self.answer_text}".lstrip())
+        return None if place < 0 or self.task not in COPIED else place + len(f"{asked_after} ".lstrip())
 
     @property
     def answer(self) -> str:

@@ -4,16 +4,18 @@ Owns: what is read back, the curriculum, which tokens count. Source: VIST2 (arXi
 optical language modelling with a growing visual history, modal-interleaved instruction tuning. Must not know how the
 model is built or optimised.
 
-Shapes: B batch, T places, M visual tokens of the batch, S text tokens named per visual token.
+Shapes: B batch, T places.
 
 Decisions
 - Samples are pure functions of (seed, index), the curriculum included: its place is the sample's share of the stage.
-- Reading back: pages first, then their text; every token of it is predictable from the pages. A share of the pages
-  holds random strings, since prose alone teaches to guess.
+- Reading back: pages first, then text of which almost every token is predictable from them: passages in any order,
+  planted facts (many per page), or all of it from the beginning, some of it random strings, since prose alone teaches
+  to guess.
 - Optical language modelling: chunks of history are pages with a probability that the curriculum raises, the others
   stay text. Every text token counts, also those of chunks whose text is dropped afterwards.
 - Instructions: only the answer and its end token count.
-- `names` (M,S) are the text tokens that begin in the patches of each visual token, where a stage asks for them.
+- Where the next token is a copy of something on a page, the sample says where to look it up (strips.py): next-token
+  loss alone finds it many times more slowly.
 """
 
 from __future__ import annotations
@@ -21,25 +23,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from vist.fuse.interleave import Role
-from vist.model.chunks import Budget, DrawnChunk, decode
+from vist.model.chunks import Budget, DrawnChunk
 from vist.model.vist2_processing import IGNORED, Stretch, Vist2Processor
-from vist.render import layout
 from vist.train.corpus import PackedCorpus
-from vist.train.examples import ExampleMix, draw_example
+from vist.train.examples import Example, ExampleMix, draw_example
 from vist.train.instructions import draw_instruction
 from vist.train.reading import random_text
-from vist.train.tokenizer import first_visible
+from vist.train.strips import NOWHERE, Strips, Tokens, chunk_starts, guide_of
 from vist.vision.text_vit import ASCII
 
-NAMES = 12  # text tokens named per visual token; later ones are left out
 CHARACTERS_PER_TOKEN = 4
+SHORTEST = 150  # characters of a text to read back
 
 
 @dataclass(frozen=True)
@@ -64,33 +65,56 @@ class Curriculum:
         visual, chunks, ratio = (low + (high - low) * part for low, high in (self.visual, self.chunks, self.ratio))
         return visual, round(chunks), ratio
 
+    def draw(self, rng: np.random.Generator, progress: float, processor: Vist2Processor) -> tuple[int, float, Budget]:
+        """Number of chunks, share that is visual, and the budget of a sample at this share of the stage."""
+        visual, chunks, most = self.at(progress)
+        ratio = float(rng.uniform(min(self.ratio[0], most), most))
+        budget = Budget(ratio, processor.patches_per_token, processor.max_visual_tokens)
+        return int(rng.integers(1, chunks + 1)), visual, budget
+
+
+class Row(NamedTuple):
+    """A sequence, and for each of its places where the token it predicts can be looked up: place and part, (T,)."""
+
+    stretches: list[Stretch]
+    where: np.ndarray
+    part: np.ndarray
+
 
 class InterleavedSamples(Dataset, ABC):
     """What the three stages have in common: drawing by index, collating. A subclass says what a sample is."""
 
     def __init__(
-        self, corpus: PackedCorpus, processor: Vist2Processor, curriculum: Curriculum, samples: int, seed: int
+        self,
+        corpus: PackedCorpus,
+        processor: Vist2Processor,
+        curriculum: Curriculum,
+        samples: int,
+        seed: int,
+        parts: int = 1,
     ):
         self.corpus, self.processor, self.curriculum = corpus, processor, curriculum
         self.samples, self.seed = samples, seed
+        self.strips = Strips(processor.page_style, processor.patches_per_token or 1, parts)
 
     def __len__(self) -> int:
         return self.samples
 
-    def __getitem__(self, index: int) -> list[Stretch]:
+    def __getitem__(self, index: int) -> Row:
         rng = np.random.default_rng((self.seed, index))
-        visual, chunks, ratio = self.curriculum.at(index / self.samples)
-        ratio = float(rng.uniform(min(self.curriculum.ratio[0], ratio), ratio))
-        budget = Budget(ratio, self.processor.patches_per_token, self.processor.max_visual_tokens)
-        return self.sample(rng, int(rng.integers(1, chunks + 1)), visual, budget)
+        return self.sample(rng, *self.curriculum.draw(rng, index / self.samples, self.processor))
 
     @abstractmethod
-    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> list[Stretch]:
-        """The stretches of one sequence."""
+    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> Row:
+        """One sequence."""
 
-    def collate(self, rows: Sequence[list[Stretch]]) -> dict[str, Any]:
-        """The model's arguments."""
-        return self.processor.pack([[row] for row in rows])
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The model's arguments, and `guide` and `guide_part` (B,T)."""
+        batch = self.processor.pack([[row.stretches] for row in rows])
+        guide = np.full((2, *batch["roles"].shape), NOWHERE)
+        for number, row in enumerate(rows):
+            guide[:, number, : len(row.where)] = row.where, row.part
+        return {**batch, "guide": torch.from_numpy(guide[0]), "guide_part": torch.from_numpy(guide[1])}
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, nothing added."""
@@ -100,66 +124,48 @@ class InterleavedSamples(Dataset, ABC):
         """The special token that every sequence begins with."""
         return Stretch(Role.KEPT, [self.processor.tokenizer.bos_token_id])
 
+    def row(self, stretches: list[Stretch], starts: list[int], source: Tokens, origins: np.ndarray) -> Row:
+        """A sequence with its guide; see `guide_of`."""
+        return Row(stretches, *guide_of(stretches, starts, source, origins, self.processor.tokenizer, self.strips))
+
 
 class ReadBack(InterleavedSamples):
-    """Stage (a): the pages of one or more chunks, then their text. With `names` for the alignment."""
+    """Stage (a): a text as pages, then passages of it, its planted facts, or all of it, to be read off the pages."""
 
-    def __init__(self, *args: Any, domains: Mapping[str, float], random_strings: float = 0.15):
+    def __init__(self, *args: Any, mix: ExampleMix, whole: float, random_strings: float, tokens: int):
         super().__init__(*args)
-        self.domains, self.random_strings = domains, random_strings
+        self.mix, self.whole, self.random_strings, self.tokens = mix, whole, random_strings, tokens
 
-    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> list[Stretch]:
-        """Pages that can be drawn, then all of their text in one stretch."""
-        length = (chunks + 1) * self.processor.chunk_size * CHARACTERS_PER_TOKEN
-        strange = rng.random() < self.random_strings
-        text = random_text(rng, ASCII, length) if strange else self.corpus.window(rng, self.domains, length)
-        pieces = [piece for piece in self.processor.pieces(self.ids(text)) if piece.kind != "special"][:chunks]
-        stretches = [self.start()]
-        copied: list[int] = []
-        for piece in pieces:
+    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> Row:
+        """Pages of the distant text, the last one of any length, then at most `tokens` of the proximal text."""
+        most = chunks * self.characters
+        example = self._example(rng, int(rng.integers(min(SHORTEST, most), most + 1)))
+        distant = Tokens.of(example.distant, self.processor.tokenizer)
+        near = Tokens.of(example.proximal, self.processor.tokenizer)
+        stretches, starts, token = [self.start()], [], 0
+        for piece in self.processor.pieces(distant.ids):
             drawn = self.processor.draw(piece.ids, budget)
             if isinstance(drawn, DrawnChunk):
                 stretches += self.processor.frame(drawn)
-                copied += piece.ids
-        stretches[-1].predicts[-1] = copied[0] if copied else IGNORED
-        return [*stretches, Stretch(Role.TEXT, copied, predicts=[*copied[1:], IGNORED])]
+                starts.append(token)
+            token += len(piece.ids)
+        copied = near.ids[: self.tokens]
+        stretches[-1].predicts[-1] = copied[0]
+        stretches.append(Stretch(Role.TEXT, copied, predicts=[*copied[1:], IGNORED]))
+        return self.row(stretches, starts, distant, example.origins(near.starts[: self.tokens]))
 
-    def collate(self, rows: Sequence[list[Stretch]]) -> dict[str, Any]:
-        """The model's arguments and `names` (M,S)."""
-        names = [self._names(row) for row in rows]
-        return {**super().collate(rows), "names": torch.from_numpy(np.concatenate(names))}
+    @property
+    def characters(self) -> int:
+        """Of a chunk, about."""
+        return self.processor.chunk_size * CHARACTERS_PER_TOKEN
 
-    def _names(self, row: list[Stretch]) -> np.ndarray:
-        """Names of a sequence's visual tokens. The copied text is the pages' own, in their order."""
-        copied = list(row[-1].ids)
-        found = [np.zeros((0, NAMES), np.int64)]
-        for stretch in row:
-            if stretch.pages is not None:
-                own, copied = copied[: stretch.pages.tokens], copied[stretch.pages.tokens :]
-                found.append(token_names(self.processor, own, stretch.pages))
-        return np.concatenate(found)
-
-
-def token_names(processor: Vist2Processor, ids: Sequence[int], pages: DrawnChunk) -> np.ndarray:
-    """(K,S) the text tokens that begin in the patches of each visual token of a chunk, in order; IGNORED = no more."""
-    text = decode(processor.tokenizer, ids)
-    encoded = processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    names = np.full((pages.count, NAMES), IGNORED)
-    if list(encoded.input_ids) != list(ids) or not pages.ink.any():
-        return names  # a chunk cut where the tokenizer alone would not cut: its tokens have no exact places
-    starts = first_visible(text, np.array(encoded.offset_mapping).reshape(-1, 2))
-    placed = layout(text, processor.page_style)
-    rank = np.cumsum(pages.ink.reshape(-1)) - 1
-    patch = (placed.page[starts] * placed.style.rows + placed.row[starts]) * placed.style.cols + placed.cells()[starts]
-    drawn = (placed.advance[starts] > 0) & pages.ink.reshape(-1)[patch]
-    token = rank[patch] * pages.count // int(pages.ink.sum())
-    used = np.zeros(pages.count, np.int64)
-    for number in np.flatnonzero(drawn).tolist():
-        where = token[number]
-        if used[where] < NAMES:
-            names[where, used[where]] = ids[number]
-            used[where] += 1
-    return names
+    def _example(self, rng: np.random.Generator, length: int) -> Example:
+        near = self.tokens * CHARACTERS_PER_TOKEN
+        if rng.random() >= self.whole:
+            return draw_example(self.corpus, self.mix, rng, length, near)
+        strange = rng.random() < self.random_strings
+        text = random_text(rng, ASCII, length) if strange else self.corpus.window(rng, self.mix.domains, length)
+        return Example("whole", text, text, ((0, 0, len(text)),))
 
 
 class OpticalText(InterleavedSamples):
@@ -169,33 +175,50 @@ class OpticalText(InterleavedSamples):
         super().__init__(*args)
         self.mix = mix
 
-    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> list[Stretch]:
+    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> Row:
         """One text of about so many chunks and the beginning of another."""
         size = self.processor.chunk_size
         near = size * CHARACTERS_PER_TOKEN
         example = draw_example(self.corpus, self.mix, rng, chunks * near, near)
-        ids = [self.processor.tokenizer.bos_token_id, *self.ids(example.distant + example.proximal)]
-        ids = ids[: (chunks + 2) * size]
+        text = Tokens.of(example.distant + example.proximal, self.processor.tokenizer)
+        ids = [self.processor.tokenizer.bos_token_id, *text.ids][: (chunks + 2) * size]
         as_text = set(np.flatnonzero(rng.random(chunks + 3) >= visual).tolist())
-        return self.processor.sequence(ids, budget=budget, as_text=as_text)
+        stretches = self.processor.sequence(ids, budget=budget, as_text=as_text)
+        origins = example.origins(text.starts[: len(ids) - 1] - len(example.distant))
+        return self.row(stretches, chunk_starts(stretches, before=1), text, origins)
 
 
 class Instructions(InterleavedSamples):
-    """Stage (c): a text, a question about it, its answer; see instructions.py. Only the answer counts."""
+    """Stage (c): a text, a question about it, its answer; see instructions.py. Only the answer counts.
 
-    def __init__(self, *args: Any, tasks: Mapping[str, float], domains: Mapping[str, float]):
+    A share of the samples, `replay`, is drawn from the stage before, so that nothing learned there is lost.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        tasks: Mapping[str, float],
+        domains: Mapping[str, float],
+        replay: float = 0.0,
+        before: OpticalText | None = None,
+    ):
         super().__init__(*args)
-        self.tasks, self.domains = tasks, domains
+        self.tasks, self.domains, self.replay, self.before = tasks, domains, replay, before
 
-    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> list[Stretch]:
+    def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> Row:
         """The text as pages, as far as it fills chunks; question and answer behind it."""
+        if self.before is not None and rng.random() < self.replay:
+            return self.before.sample(rng, chunks, visual, budget)
         length = chunks * self.processor.chunk_size * CHARACTERS_PER_TOKEN
         asked = draw_instruction(self.corpus, rng, self.tasks, self.domains, length)
         tokenizer = self.processor.tokenizer
-        prompt, answer = self.ids(asked.prompt), [*self.ids(asked.answer), tokenizer.eos_token_id]
-        stretches = self.processor.sequence([tokenizer.bos_token_id, *prompt, *answer], budget=budget)
+        prompt, reply = Tokens.of(asked.prompt, tokenizer), Tokens.of(asked.answer, tokenizer)
+        answer = [*reply.ids, tokenizer.eos_token_id]
+        stretches = self.processor.sequence([tokenizer.bos_token_id, *prompt.ids, *answer], budget=budget)
         _keep_last(stretches, len(answer))
-        return stretches
+        copied = asked.copied_from
+        origins = np.full(len(reply.ids), -1) if copied is None else reply.starts - 1 + copied  # a blank comes first
+        return self.row(stretches, chunk_starts(stretches, before=1), prompt, np.append(origins, -1))
 
 
 def _keep_last(stretches: list[Stretch], count: int) -> None:

@@ -1,16 +1,20 @@
 """From a run of `vist-nano` to a finished `vist2-nano`, stage by stage.
 
-Owns the order of the stages, what each hands to the next, and the objective of the first. The numbers are a recipe's
-(`vist.recipes`). Source: VIST2 (arXiv 2601.10378), three stages.
+Owns the order of the stages and what each hands to the next. The numbers are a recipe's
+(`vist.recipes`). Source: VIST2 (arXiv 2601.10378), three stages; the alignment before
+them is ours.
 
 Decisions
 - Tokenizer, language model and TextViT are those of a `nano` run in the same folder: finished stages are taken as they
   are, missing ones are trained there first. So one command does all, and a finished `nano` is never trained again.
 - A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
   continues from its newest checkpoint.
-- In `vist2-read-back` every visual token is also contrasted with the mean of the LLM's embeddings of the text tokens
-  that begin in its patches (VIST's PVE, one visual token at a time): without it nothing says where to look.
-- The encoder is frozen throughout; aligner and language model learn in every stage, the latter more slowly at first.
+- Before the paper's three stages, `vist2-alignment` teaches the aligner alone, without a pass of the language model:
+  it is the cheapest stage per text token, and what follows starts from visual tokens that say what they hold.
+- Whatever is a copy of something on a page is guided: one head for each part of a visual token (looking.py).
+- The encoder is frozen throughout; aligner and language model learn in every stage but the first, the latter more
+  slowly.
+- Every stage leaves a model with its processor, so that any of them can be evaluated.
 """
 
 from __future__ import annotations
@@ -23,23 +27,24 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM
 
-from vist.compress.pve import pve_loss
 from vist.model.vist2 import Vist2ForCausalLM
-from vist.model.vist2_processing import IGNORED, Vist2Processor
+from vist.model.vist2_processing import Vist2Processor
 from vist.train.examples import ExampleMix
 from vist.train.instructions import CHAT_TEMPLATE
 from vist.train.interleaved import Curriculum, Instructions, InterleavedSamples, OpticalText, ReadBack
+from vist.train.looking import guided_look_loss, parts_of
 from vist.train.nano import STAGES as NANO_STAGES
 from vist.train.nano import STYLE, NanoRecipe, NanoRun, run_stages
-from vist.train.stage import Objective, StageConfig, run_stage
+from vist.train.stage import StageConfig, run_stage
+from vist.train.vist2_alignment import ChunkAlignment, ChunkPages
 from vist.vision.text_vit import TextViTModel
 
-TEMPERATURE = 0.07  # as VIST's PVE
+PROBES, PROBE = 20, 2_000  # texts, and characters of each, on which the ratio is tried before anything is trained
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,13 @@ class Vist2NanoRecipe:
     Attributes:
         nano: the run that tokenizer, language model and TextViT come from.
         chunk_size, tolerance, ratio: of the finished model's processor.
-        patches_per_token, aligner_expansion, aligner_layers: of the aligner.
-        domains: weight of each corpus domain for reading back and instructions.
-        random_strings: share of pages to read back that hold random strings.
-        alignment_weight: of the contrast of visual tokens and embeddings while reading back.
-        read_back, optical, instruct: the stages, each with its curriculum.
-        mix: what optical language modelling reads.
-        tasks: weight of each instruction task.
+        patches_per_token, aligner_preceding, aligner_following, aligner_expansion, aligner_layers: of the aligner.
+        domains: weight of each corpus domain for instructions.
+        random_strings: share of random strings among the pages to align and among the texts to be read back whole.
+        whole, read_back_tokens: share of texts that are read back from the beginning; text tokens of a sample.
+        alignment, read_back, optical, instruct: the stages, each with its curriculum and what it reads.
+        tasks: weight of each instruction task; `replay`: share of samples of the stage before among them.
+        guidance: weight of guided attention.
         seed: of all random choices.
     """
 
@@ -64,19 +69,28 @@ class Vist2NanoRecipe:
     tolerance: int
     ratio: float
     patches_per_token: int
+    aligner_preceding: int
+    aligner_following: int
     aligner_expansion: int
     aligner_layers: int
     domains: Mapping[str, float]
     random_strings: float
-    alignment_weight: float
+    alignment: StageConfig
+    alignment_curriculum: Curriculum
+    alignment_mix: ExampleMix
     read_back: StageConfig
     read_back_curriculum: Curriculum
+    read_back_mix: ExampleMix
+    whole: float
+    read_back_tokens: int
     optical: StageConfig
     optical_curriculum: Curriculum
     mix: ExampleMix
     instruct: StageConfig
     instruct_curriculum: Curriculum
     tasks: Mapping[str, float]
+    replay: float
+    guidance: float
     seed: int = 1
 
 
@@ -105,29 +119,58 @@ class Vist2NanoRun:
         """Folder of a finished stage."""
         return self.nano.final(stage)
 
-    def read_back(self) -> None:
-        """Stage (a): read chunks back from their pages."""
-        recipe = self.recipe
-        data = ReadBack(
-            *self._drawn_from(recipe.read_back_curriculum, recipe.read_back, 11),
-            domains=recipe.domains,
+    def align(self) -> None:
+        """Dense local alignment of the aligner, before the paper's stages.
+
+        Raises VistError when the aligner cannot give the recipe's ratio on this data.
+        """
+        self._check_ratio()
+        recipe, model = self.recipe, self._untrained()
+        parts = parts_of(model.language_model)
+        data = ChunkPages(
+            *self._drawn_from(recipe.alignment_curriculum, recipe.alignment, 10),
+            parts,
+            mix=recipe.alignment_mix,
             random_strings=recipe.random_strings,
         )
-        objective = partial(read_back_loss, weight=recipe.alignment_weight)
-        self._train("vist2-read-back", self._untrained(), data, recipe.read_back, objective)
+        folder = self.out / "vist2-alignment"
+        run_stage(ChunkAlignment(model, parts), data, data.collate, recipe.alignment, folder, recipe.seed)
+        self._finish("vist2-alignment", self._save(model))
+
+    def read_back(self) -> None:
+        """Stage (a): read chunks back from their pages."""
+        recipe, model = self.recipe, self._trained("vist2-alignment")
+        data = ReadBack(
+            *self._drawn_from(recipe.read_back_curriculum, recipe.read_back, 11),
+            parts_of(model.language_model),
+            mix=recipe.read_back_mix,
+            whole=recipe.whole,
+            random_strings=recipe.random_strings,
+            tokens=recipe.read_back_tokens,
+        )
+        self._train("vist2-read-back", model, data, recipe.read_back)
 
     def model_history(self) -> None:
         """Stage (b): language modelling with a growing share of the history as pages."""
-        recipe = self.recipe
-        data = OpticalText(*self._drawn_from(recipe.optical_curriculum, recipe.optical, 12), mix=recipe.mix)
-        self._train("vist2-optical", self._trained("vist2-read-back"), data, recipe.optical)
+        recipe, model = self.recipe, self._trained("vist2-read-back")
+        self._train("vist2-optical", model, self._optical_text(model, recipe.optical, 12), recipe.optical)
 
     def instruct(self) -> None:
         """Stage (c): answer questions about a text that is pages."""
-        recipe = self.recipe
-        source = self._drawn_from(recipe.instruct_curriculum, recipe.instruct, 13)
-        data = Instructions(*source, tasks=recipe.tasks, domains=recipe.domains)
-        self._train("vist2-instruct", self._trained("vist2-optical"), data, recipe.instruct)
+        recipe, model = self.recipe, self._trained("vist2-optical")
+        data = Instructions(
+            *self._drawn_from(recipe.instruct_curriculum, recipe.instruct, 13),
+            parts_of(model.language_model),
+            tasks=recipe.tasks,
+            domains=recipe.domains,
+            replay=recipe.replay,
+            before=self._optical_text(model, recipe.instruct, 14),
+        )
+        self._train("vist2-instruct", model, data, recipe.instruct)
+
+    def _optical_text(self, model: Vist2ForCausalLM, config: StageConfig, shift: int) -> OpticalText:
+        source = self._drawn_from(self.recipe.optical_curriculum, config, shift)
+        return OpticalText(*source, parts_of(model.language_model), mix=self.recipe.mix)
 
     def assemble(self) -> None:
         """The finished model with its processor, in shards small enough for a package."""
@@ -135,11 +178,19 @@ class Vist2NanoRun:
         for part in (model.config.text_config, model.config.vision_config):
             part._name_or_path = ""  # where the parts lay on the machine that trained them says nothing to others
 
+        self._finish("vist2-model", self._save(model))
+
+    def _save(self, model: Vist2ForCausalLM) -> Callable[[Path], None]:
         def save(folder: Path) -> None:
             model.save_pretrained(folder, max_shard_size="14MB")
             self.processor.save_pretrained(folder)
 
-        self._finish("vist2-model", save)
+        return save
+
+    def _check_ratio(self) -> None:
+        rng = np.random.default_rng(self.recipe.seed)
+        texts = [self.nano.corpus.window(rng, self.recipe.domains, PROBE) for _ in range(PROBES)]
+        self.processor.interleaved(texts)
 
     def _drawn_from(self, curriculum: Curriculum, config: StageConfig, shift: int) -> tuple[Any, ...]:
         return self.nano.corpus, self.processor, curriculum, config.samples, self.recipe.seed + shift
@@ -153,6 +204,8 @@ class Vist2NanoRun:
             llm,
             encoder,
             patches_per_token=self.recipe.patches_per_token,
+            aligner_preceding=self.recipe.aligner_preceding,
+            aligner_following=self.recipe.aligner_following,
             aligner_expansion=self.recipe.aligner_expansion,
             aligner_layers=self.recipe.aligner_layers,
             aligner_heads=max(1, llm.config.hidden_size // 64),
@@ -169,11 +222,11 @@ class Vist2NanoRun:
         model: Vist2ForCausalLM,
         data: InterleavedSamples,
         config: StageConfig,
-        objective: Objective | None = None,
     ) -> None:
         dataset: Dataset = data
+        objective = partial(guided_look_loss, weight=self.recipe.guidance)
         run_stage(model, dataset, data.collate, config, self.out / stage, self.recipe.seed, objective=objective)
-        self._finish(stage, model.save_pretrained)
+        self._finish(stage, self._save(model))
 
     def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
         part = self.out / stage / "final.part"
@@ -183,37 +236,12 @@ class Vist2NanoRun:
         os.replace(part, self.final(stage))
 
 
-def read_back_loss(
-    model: Vist2ForCausalLM, inputs: Mapping[str, Any], weight: float, num_items_in_batch: Tensor | int | None = None
-) -> dict[str, Tensor]:
-    """Next-token loss on the copied text, plus the contrast of visual tokens with what is written in their patches."""
-    batch = dict(inputs)
-    names_MS = batch.pop("names")
-    if "pixel_values" not in batch:  # nothing in this batch could be drawn
-        lm_loss = model(**batch, num_items_in_batch=num_items_in_batch).loss
-        return {"loss": lm_loss, "lm_loss": lm_loss}
-    pages = {name: batch.pop(name) for name in ("pixel_values", "ink_mask", "page_chunks")}
-    tokens_MD = model.encode_chunks(**pages, visual_counts=batch["visual_counts"])
-    lm_loss = model(**batch, visual_tokens=tokens_MD, num_items_in_batch=num_items_in_batch).loss
-    aligned = alignment_loss(model, tokens_MD, names_MS)
-    share = 1.0 if num_items_in_batch is None else (batch["shift_labels"] != IGNORED).sum() / num_items_in_batch
-    return {"loss": lm_loss + weight * share * aligned, "lm_loss": lm_loss, "alignment_loss": aligned}
-
-
-def alignment_loss(model: Vist2ForCausalLM, tokens_MD: Tensor, names_MS: Tensor) -> Tensor:
-    """InfoNCE of each visual token with the mean embedding of its text tokens, among those of the whole batch."""
-    there_MS = names_MS != IGNORED
-    embeds_MSD = model.get_input_embeddings()(names_MS.clamp(min=0)).detach()
-    total_MD = (embeds_MSD * there_MS.unsqueeze(-1)).sum(1)
-    means_MD = total_MD / there_MS.sum(1, keepdim=True).clamp(min=1)
-    return pve_loss(tokens_MD.float(), means_MD.float(), TEMPERATURE, there_MS.any(1), True)
-
-
 STAGES: dict[str, Callable[[Vist2NanoRun], None]] = {
     **{
         name: partial(lambda run, stage: stage(run.nano), stage=NANO_STAGES[name])
         for name in ("tokenizer", "language-model", "long-text", "text-vit")
     },
+    "vist2-alignment": Vist2NanoRun.align,
     "vist2-read-back": Vist2NanoRun.read_back,
     "vist2-optical": Vist2NanoRun.model_history,
     "vist2-instruct": Vist2NanoRun.instruct,

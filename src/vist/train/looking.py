@@ -1,0 +1,166 @@
+"""Guided attention of VIST2: which head looks at which part of the visual token that holds the next text token.
+
+Owns the guidance loss for a stock decoder. Must not know where the guide comes from.
+
+Shapes: B batch, T places, G guided places of the batch, H query heads, D width of the model, Dh of a head.
+
+Decisions
+- A visual token at ratio 4 holds four text tokens, and a head reads one linear map of it. So each part of a visual
+  token has a head of its own: heads are counted from the last layer backwards, the first layer left out, since its
+  text tokens do not know yet what stands before them. Most tokens lie in the first parts, which the last layers read.
+- Looking at the right place is soon learned, saying what stands there is not: what a head reads is a small part of the
+  residual stream, and next-token loss reaches its values only through all that comes after. So what the guided head
+  would read at the guided place is also asked for the token directly, through the LLM's own last norm and output layer.
+- Only the guided places are looked at again: a full attention map of long sequences would cost more than the model.
+- Queries and keys are computed a second time from what the layer was given, through hooks that live for one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
+
+from vist.model.vist2 import Vist2ForCausalLM
+from vist.model.vist2_processing import IGNORED
+
+FLOOR = 1e-6
+SAY_WEIGHT = 0.5
+
+
+def parts_of(llm: PreTrainedModel) -> int:
+    """Into how many parts a visual token is cut for this decoder: its heads above the first layer."""
+    config: Any = llm.config
+    return max(1, config.num_hidden_layers - 1) * config.num_attention_heads
+
+
+def head_of(part: Tensor, llm: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """The layer and the head that read a part."""
+    config: Any = llm.config
+    last = config.num_hidden_layers - 1
+    return last - part // config.num_attention_heads, part % config.num_attention_heads
+
+
+def guided_look_loss(
+    model: Vist2ForCausalLM,
+    inputs: Mapping[str, Any],
+    weight: float,
+    num_items_in_batch: Tensor | int | None = None,
+) -> dict[str, Tensor]:
+    """Next-token loss plus `weight` times the guidance: where the head looks, and what it reads there.
+
+    `guide` and `guide_part` (B,T) as `InterleavedSamples.collate` makes them. Also returns how often the guided visual
+    token has the most attention, how often what is read there alone says the token, and how often the model does.
+    """
+    batch = dict(inputs)
+    guide_BT, part_BT = batch.pop("guide"), batch.pop("guide_part")
+    rows, places = (guide_BT >= 0).nonzero(as_tuple=True)
+    if not len(rows):
+        loss = model(**batch, num_items_in_batch=num_items_in_batch).loss
+        return {"loss": loss, "lm_loss": loss}
+    layers, heads = head_of(part_BT[rows, places], model.language_model)
+    wanted_G, labels_BT = guide_BT[rows, places], batch["shift_labels"]
+    with heads_at(model.language_model, Places(rows, places, wanted_G, layers, heads)) as seen:
+        output = model(**batch, num_items_in_batch=num_items_in_batch)
+    order = torch.cat([found.number for found in seen])
+    attention_GT, wanted_G = torch.cat([found.attention for found in seen]), wanted_G[order]
+    chosen = attention_GT.gather(-1, wanted_G[:, None]).squeeze(-1)
+    guide_loss = -(chosen + FLOOR).log().mean()
+    said_GV = _said(model.language_model, torch.cat([found.read for found in seen]))
+    tokens_G = labels_BT[rows, places][order]
+    say_loss = F.cross_entropy(said_GV.float(), tokens_G)
+    share = 1.0 if num_items_in_batch is None else (labels_BT != IGNORED).sum() / num_items_in_batch
+    right = output.logits[rows, places].argmax(-1) == labels_BT[rows, places]
+    return {
+        "loss": output.loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss),
+        "lm_loss": output.loss,
+        "guide_loss": guide_loss,
+        "guide_accuracy": (attention_GT.argmax(-1) == wanted_G).float().mean(),
+        "say_loss": say_loss,
+        "say_accuracy": (said_GV.argmax(-1) == tokens_G).float().mean(),
+        "copy_accuracy": right.float().mean(),
+    }
+
+
+def _said(llm: PreTrainedModel, read_GD: Tensor) -> Tensor:
+    """(G,V) what the LLM would say if what a head read were all there is."""
+    return llm.get_output_embeddings()(llm.get_decoder().norm(read_GD))
+
+
+class Places(NamedTuple):
+    """Guided places: sample, place, the place to look at, and the layer and the head that look, (G,) each."""
+
+    rows: Tensor
+    places: Tensor
+    wanted: Tensor
+    layers: Tensor
+    heads: Tensor
+
+
+class Seen(NamedTuple):
+    """What a layer's heads did at G' guided places: `attention` (G',T), what they `read` where they should (G',D)."""
+
+    number: Tensor
+    attention: Tensor
+    read: Tensor
+
+
+@contextmanager
+def heads_at(llm: PreTrainedModel, guided: Places) -> Iterator[list[Seen]]:
+    """Collects, layer by layer, what the guided heads do."""
+    seen: list[Seen] = []
+
+    def note(module: nn.Module, _: Any, options: dict[str, Any], layer: int) -> None:
+        own = (guided.layers == layer).nonzero().flatten()
+        if len(own):
+            here = Places(*(part[own] for part in guided))
+            seen.append(Seen(own, _attention(module, options, here), _read(module, options["hidden_states"], here)))
+
+    handles = [
+        layer.self_attn.register_forward_pre_hook(_at(note, number), with_kwargs=True)
+        for number, layer in enumerate(llm.get_decoder().layers)
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _at(note: Any, number: int) -> Any:
+    return lambda module, arguments, options: note(module, arguments, options, number)
+
+
+def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
+    """(G',T) the attention of one head each."""
+    rows, places, heads = guided.rows, guided.places, guided.heads
+    hidden_BTD, (cos_BTD, sin_BTD) = options["hidden_states"], options["position_embeddings"]
+    mask_GT = options["attention_mask"][rows, 0, places]
+    asked = module.q_proj(hidden_BTD[rows, places]).unflatten(-1, (-1, module.head_dim))
+    query_G1HD = module.q_norm(asked)[torch.arange(len(rows), device=rows.device), heads][:, None, None]
+    key_BHTD = module.k_norm(module.k_proj(hidden_BTD).unflatten(-1, (-1, module.head_dim))).transpose(1, 2)
+    query_G1HD, _ = apply_rotary_pos_emb(
+        query_G1HD, query_G1HD, cos_BTD[rows, places][:, None], sin_BTD[rows, places][:, None]
+    )
+    _, key_BHTD = apply_rotary_pos_emb(key_BHTD, key_BHTD, cos_BTD, sin_BTD)
+    key_GTD = key_BHTD[rows, heads // module.num_key_value_groups]
+    scores = (query_G1HD[:, 0] @ key_GTD.mT).squeeze(1).float() * module.scaling
+    if mask_GT.dtype == torch.bool:
+        return scores.masked_fill(~mask_GT, torch.finfo(scores.dtype).min).softmax(-1)
+    return (scores + mask_GT).softmax(-1)
+
+
+def _read(module: Any, hidden_BTD: Tensor, guided: Places) -> Tensor:
+    """(G',D) what a head adds to the residual stream if it looks at the wanted place and nowhere else."""
+    number = torch.arange(len(guided.rows), device=guided.rows.device)
+    value_GHD = module.v_proj(hidden_BTD[guided.rows, guided.wanted]).unflatten(-1, (-1, module.head_dim))
+    value_GD = value_GHD[number, guided.heads // module.num_key_value_groups]
+    alone_GHD = value_GD.new_zeros(len(number), module.o_proj.in_features // module.head_dim, module.head_dim)
+    alone_GHD[number, guided.heads] = value_GD
+    return module.o_proj(alone_GHD.flatten(1))
