@@ -63,7 +63,7 @@ def test_every_verb_explains_itself(capsys, verb) -> None:
 def test_every_verb_is_in_the_help_page() -> None:
     page = reference()
     measures = "lm recall icl qa readback stress languages distance report".split()
-    verbs = "demo render generate gateway train cost doctor".split()
+    verbs = "demo render generate gateway tune train cost doctor".split()
     for verb in (*verbs, *(f"eval {measure}" for measure in measures)):
         assert f"## `vist {verb}`" in page
     assert page.count("`--json PATH`") == 13  # all but gateway, train and report print figures
