@@ -5,6 +5,8 @@ Owns one generation's step. Does not know readers, files or the critic: proposal
 Decisions
 - Parents are chosen by tournaments of two: the lower rank wins, then the larger crowding distance (NSGA-II).
 - Survivors are the best of parents and children together, so that nothing good is lost by chance.
+- Of genomes with one score the first stands in for all, the others come last: some genes change nothing for a reader,
+  and their variants would fill the population with copies of one style.
 - A child that was scored before is mutated again, a few times; a narrow space may hold nothing new.
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from vist.tune.archive import Found, crowding, ranks
 from vist.tune.genome import Genome, Space, cross, draw, mutate
+from vist.tune.objective import Score
 
 _TRIES = 20
 
@@ -32,7 +35,15 @@ def first_generation(size: int, rng: random.Random, space: Space, given: Iterabl
 
 
 def order(found: Sequence[Found]) -> list[Found]:
-    """Return genomes from the best to the worst: by rank, then by crowding distance in their rank."""
+    """Return genomes from the best to the worst: by rank, then by crowding distance in their rank, clones last."""
+    first: dict[Score, Found] = {}
+    for each in found:
+        first.setdefault(each.score, each)
+    clones = [each for each in found if first[each.score] is not each]
+    return _ordered(list(first.values())) + (order(clones) if clones else [])
+
+
+def _ordered(found: Sequence[Found]) -> list[Found]:
     rank = ranks([each.score for each in found])
     ordered: list[Found] = []
     for level in range(max(rank, default=-1) + 1):

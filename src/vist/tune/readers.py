@@ -15,15 +15,16 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vist.errors import VistError
 from vist.eval import ocr
-from vist.eval.readback import PageText, encoder_reads
-from vist.eval.reader import Reader as VistReader
 from vist.render import Pages
 from vist.render.png import encode_png
 from vist.tune.genome import Space, narrow
+
+if TYPE_CHECKING:  # torch, which only the encoder needs
+    from vist.eval.reader import Reader as VistReader
 
 PROMPT = "Write down all text of this page, line by line, exactly as it stands there. Write nothing else."
 _SECONDS = 300.0
@@ -72,6 +73,8 @@ class EncoderReader:
 
     def read(self, pages: Pages) -> str:
         """Return what the reading head names, patch by patch."""
+        from vist.eval.readback import PageText, encoder_reads
+
         return " ".join(encoder_reads(self.model, [PageText(page, "", page.text) for page in pages]))
 
 
