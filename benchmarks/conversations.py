@@ -6,10 +6,10 @@ documentation, agents that read code, agents that read logs, and agents that get
 Anthropic's shape in turn. The logs are built from names in the code; all other texts are the data's own. In each a
 UUID, a hash and a large number are planted into every long text.
 
-Prints for each model, and for all together, the estimated input tokens before and after `compress_messages` with the default policy, in all
-and by kind, the conversation that saves least, how many of the planted strings and of those that the guard kept are in
-the result as text, and CPU seconds per 100 kB. The exit status is 1 if a conversation costs more than before or a kept
-string is missing.
+Prints for each model, and for all together, the estimated input tokens before and after `compress_messages` with the
+default policy, in all and by kind, the conversation that saves least, how many of the planted strings and of those that
+the guard kept are not in the result as text, and CPU seconds per 100 kB. The exit status is 1 if a conversation costs
+more than before or a kept string is missing.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def test_the_paper_styles_are_in_the_space() -> None:
 def test_dpi_scales_every_length() -> None:
     low, high = Genome(dpi=60).style(), Genome(dpi=120).style()
     for name in ("width", "height", "row_height", "font_size", "margin_left"):
-        assert getattr(high, name) == pytest.approx(2 * getattr(low, name), abs=20 if name in ("width", "height") else 2), name
+        assert getattr(high, name) == pytest.approx(
+            2 * getattr(low, name), abs=20 if name in ("width", "height") else 2
+        ), name
 
 
 def test_marks_for_line_breaks_are_drawn() -> None:

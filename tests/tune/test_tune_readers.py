@@ -169,7 +169,9 @@ def test_an_endpoint_is_sent_the_pages_as_drawn(server: str) -> None:
     assert set(Chat.keys) == {"Bearer secret"} and Chat.asked[0]["model"] == "some-vlm"
     image, text = Chat.asked[0]["messages"][0]["content"]
     png = base64.b64decode(image["image_url"]["url"].removeprefix("data:image/png;base64,"))
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), pages.pixels[0]) and text["text"] == PROMPT
+    sent, drawn = np.asarray(Image.open(io.BytesIO(png))), pages.pixels[0]
+    assert np.array_equal(sent, drawn[: sent.shape[0], : sent.shape[1]]) and text["text"] == PROMPT
+    assert (drawn == 255).sum() - (sent == 255).sum() == drawn.size - sent.size > 0  # all that was left out is paper
 
 
 @pytest.mark.parametrize(

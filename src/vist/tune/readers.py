@@ -6,6 +6,7 @@ Decisions
 - A reader turns pages into text and says nothing about how good that is.
 - A reader narrows the search: TextViT was built for one page size and one row height, and a style with others would be
   refused by it. The genes that remain are those of the letters on that page.
+- What reads images gets pages cut to their text, as they are priced: paper is slow to read and costs tokens.
 - An endpoint is any server of OpenAI's chat completions that takes images. One request a page, temperature 0, nothing
   is retried: what fails is an error in one sentence, since a page without an answer must not count as unread.
 """
@@ -16,6 +17,9 @@ import base64
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import Image
 
 from vist.errors import VistError
 from vist.eval import ocr
@@ -101,7 +105,7 @@ class TesseractReader:
 
     def read(self, pages: Pages) -> str:
         """Return what Tesseract finds."""
-        return " ".join(ocr.read_image(pages.to_image(index)) for index in range(len(pages)))
+        return " ".join(ocr.read_image(Image.fromarray(page)) for page in cut_to_text(pages))
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,23 @@ class EndpointReader:
 
     def read(self, pages: Pages) -> str:
         """Return what the model writes for each page. Raises VistError for a failing endpoint."""
-        return " ".join(self._read_one(page) for page in pages.pixels)
+        return " ".join(self._read_one(page) for page in cut_to_text(pages))
 
     def _read_one(self, pixels: Any) -> str:
         url = f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode('ascii')}"
         blocks = [{"type": "image_url", "image_url": {"url": url, "detail": "high"}}, {"type": "text", "text": PROMPT}]
         return ask(self.url, self.model, self.key, blocks)
+
+
+def cut_to_text(pages: Pages) -> list[np.ndarray]:
+    """Return the pixels (H, W) uint8 of each page without the paper below its last row and beside its widest."""
+    cut = []
+    for pixels, ink in zip(pages.pixels, pages.ink, strict=True):
+        rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+        cell = pages.style.row_height
+        bottom, right = (int(places[-1] + 1) * cell if len(places) else cell for places in (rows, cols))
+        cut.append(pixels[:bottom, : min(right + pages.style.margin_right, pixels.shape[1])])
+    return cut
 
 
 def ask(url: str, model: str, key: str, content: object) -> str:
