@@ -67,7 +67,7 @@ def tune(
     from vist.eval.files import write_json, write_whole
     from vist.tune.archive import Found
     from vist.tune.critic import Critic
-    from vist.tune.genome import SPACE
+    from vist.tune.genome import SPACE, repair
     from vist.tune.objective import Objective, take_samples
     from vist.tune.plot import front_plot
     from vist.tune.run import Log, SearchSettings, search
@@ -79,7 +79,7 @@ def tune(
     read, long = take_samples(read_clean(file), samples, characters, seed)
     space = who.narrow(SPACE)
     objective = Objective(who, pricing, read, long)
-    given = _presets(space)
+    given = {name: repair(genome, space) for name, genome in _known().items()}
     of = {
         "reader": who.name,
         "tokens_of": tokens_of or model,
@@ -99,7 +99,11 @@ def tune(
         for each in outcome.archive.front
     ]
     write_json(out / "styles.json", {"of": of, "read": len(outcome.found), "styles": rows})
-    marked = {name: Found(genome, log.scores[genome.key]) for name, genome in given.items() if genome.key in log.scores}
+    marked = {
+        name: Found(genome, log.scores[genome.key])
+        for name, genome in _known().items()
+        if given[name] == genome and genome.key in log.scores
+    }
     write_whole(out / "front.png", front_plot(outcome, who.name, marked))
     console().print(styles_table(rows))
 
@@ -124,16 +128,15 @@ def _reader(reader: Who, model: str, url: str, tokens_of: str | None, device: De
     return readers.TesseractReader(), provider_pricing(resolve_profile(tokens_of))
 
 
-def _presets(space: Any) -> dict[str, Genome]:
-    """Genomes of well-known styles, as near as the space has them: they begin the search and are marked in its plot."""
-    from vist.tune.genome import Genome, repair
+def _known() -> dict[str, Genome]:
+    """Well-known styles: as near as the space has them they begin the search, unchanged they are marked in its plot."""
+    from vist.tune.genome import Genome
 
-    known = {
+    return {
         "vist": Genome(72, 224, 224, font_size=10, row_height=14, margin=1, newline="space", tab_width=1),
         "glyph": Genome(),
         "gateway": Genome(72, 504, 1120, font_size=10, row_height=13, margin=1),
     }
-    return {name: repair(genome, space) for name, genome in known.items()}
 
 
 def _digest(texts: list[str]) -> str:

@@ -9,7 +9,7 @@ import io
 import math
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vist.tune.archive import Found
 from vist.tune.run import Outcome
@@ -18,7 +18,7 @@ FRONT = "#0b7bc1"
 
 
 def front_plot(outcome: Outcome, reader: str, marked: dict[str, Found]) -> bytes:
-    """Return a PNG: tokens for 1,000 characters against accuracy, darker the later; `marked` styles get their names."""
+    """Return a PNG: tokens for 1,000 characters against accuracy; `marked` styles are named."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=100)
     axes = figure.add_subplot()
     shown = [each for each in outcome.found if each.score.tokens < math.inf]
@@ -26,11 +26,10 @@ def front_plot(outcome: Outcome, reader: str, marked: dict[str, Found]) -> bytes
         [each.score.tokens for each in shown],
         [each.score.accuracy for each in shown],
         c=[each.generation for each in shown],
-        cmap="Greys",
-        vmin=-2,
+        cmap="cividis_r",
         s=16,
     )
-    figure.colorbar(points, label="generation")
+    figure.colorbar(points, label="generation", ticks=MaxNLocator(integer=True))
     front = outcome.archive.front
     tokens, accuracy = [each.score.tokens for each in front], [each.score.accuracy for each in front]
     axes.step(tokens, accuracy, where="post", color=FRONT, marker="o", markersize=4, label="not beaten")
@@ -39,8 +38,6 @@ def front_plot(outcome: Outcome, reader: str, marked: dict[str, Found]) -> bytes
             place = (each.score.tokens, each.score.accuracy)
             axes.plot(*place, marker="x", color="#d9822b")
             axes.annotate(name, place, (5, -10), textcoords="offset points", color="#d9822b")
-    if tokens:
-        axes.set_xscale("log")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("tokens for 1,000 characters")
     axes.set_ylabel("characters read right")
