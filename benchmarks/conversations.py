@@ -6,10 +6,10 @@ documentation, agents that read code, agents that read logs, and agents that get
 Anthropic's shape in turn. The logs are built from names in the code; all other texts are the data's own. In each a
 UUID, a hash and a large number are planted into every long text.
 
-Prints for each model the estimated input tokens before and after `compress_messages` with the default policy, in all
-and by kind, the conversation that saves least, how many of the planted strings and of those that the guard kept are in
-the result as text, and CPU seconds per 100 kB. The exit status is 1 if a conversation costs more than before or a kept
-string is missing.
+Prints for each model, and for all together, the estimated input tokens before and after `compress_messages` with the
+default policy, in all and by kind, the conversation that saves least, how many of the planted strings and of those that
+the guard kept are not in the result as text, and CPU seconds per 100 kB. The exit status is 1 if a conversation costs
+more than before or a kept string is missing.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def missing(conversation: Conversation, done: Compressed) -> tuple[int, int]:
     return sum(string not in text for string in conversation.planted), sum(string not in text for string in kept)
 
 
-def measure(model: str, conversations: list[Conversation]) -> bool:
-    """Print a model's line; False if a conversation got dearer or lost a kept string."""
+def measure(model: str, conversations: list[Conversation]) -> tuple[bool, int, int]:
+    """Print a model's line; whether no conversation got dearer or lost a kept string, and the tokens of all."""
     sums = {kind: [0, 0] for kind in KINDS}
     worst, lost, gone, seconds, size = 1.0, 0, 0, 0.0, 0
     for each in conversations:
@@ -203,7 +203,7 @@ def measure(model: str, conversations: list[Conversation]) -> bool:
         f"{model:18}{before:>10,}{after:>10,}{1 - after / before:>6.0%}{shares}{worst:>8.0%}{lost:>6}{gone:>6}", end=""
     )
     print(f"{seconds / size * 1e5:>8.2f}", flush=True)
-    return worst >= 0 and not gone
+    return worst >= 0 and not gone, before, after
 
 
 def main() -> None:
@@ -223,7 +223,8 @@ def main() -> None:
             (arguments.out / f"{number:02d}-{each.kind}.json").write_text(json.dumps(vars(each), indent=1))
     head = "".join(f"{kind:>7}" for kind in KINDS)
     print(f"{'model':18}{'before':>10}{'after':>10}{'saved':>6}{head}{'worst':>8}{'lost':>6}{'gone':>6}{'s/100kB':>8}")
-    good = [measure(model, conversations) for model in arguments.model]
+    good, before, after = zip(*(measure(model, conversations) for model in arguments.model), strict=True)
+    print(f"{'all':18}{sum(before):>10,}{sum(after):>10,}{1 - sum(after) / sum(before):>6.0%}")
     sys.exit(not all(good))
 
 

@@ -30,6 +30,7 @@ ORDER = (
     "baselines",
     "train",
     "eval",
+    "tune",
     "recipes",
     "cli",
 )

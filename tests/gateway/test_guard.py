@@ -120,6 +120,17 @@ def test_punctuation_of_the_sentence_stays_outside() -> None:
     assert found("in /etc/hosts. Then") == [("path", "/etc/hosts")]
 
 
+def test_times_of_day_are_no_addresses_and_kept_on_request_only() -> None:
+    log = "23:59:07 INFO took 12:30 s, slice 1:20:2 and [a:b:c], then 9:05:00."
+    assert found(log) == []
+    assert found(log, times=True) == [("time", "23:59:07"), ("time", "9:05:00")]
+    dated = "2026-01-02 23:59:07"
+    assert found(dated) == [("date", dated)] and found("at 23:59:07.123456") != []
+    assert found("::1:2 and 1:2:3:4:5:6:7:8 and aa:bb:0c:0d:0e:0f") == [
+        ("address", "::1:2"), ("address", "1:2:3:4:5:6:7:8"), ("address", "aa:bb:0c:0d:0e:0f"),
+    ]  # fmt: skip
+
+
 def test_marked_spans_are_obeyed_first() -> None:
     assert found("a <verbatim>b 12345</verbatim> c") == [(VERBATIM, "<verbatim>b 12345</verbatim>")]
     assert found("<verbatim>a <verbatim>b</verbatim> c</verbatim> d") == [

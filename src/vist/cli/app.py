@@ -29,6 +29,7 @@ from vist.cli.render import render
 from vist.cli.results import report
 from vist.cli.stress import languages, stress
 from vist.cli.train import train
+from vist.cli.tune import tune
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -48,7 +49,7 @@ app = _group(
 )
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
-VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, train, ablate, cost, doctor)
+VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, tune, train, ablate, cost, doctor)
 MEASURES: tuple[Callable[..., None], ...] = (
     lm,
     recall,

@@ -158,6 +158,17 @@ def prices_table(quotes: list[Quote]) -> Table:
     return table
 
 
+def styles_table(rows: list[Row]) -> Table:
+    """Page styles that none beats, cheapest first, in px."""
+    table = _table(["tokens / 1,000 characters", "read right", "page", "font", "letters", "rows", "margin", "newline"])
+    for row in rows:
+        style, genome = row["style"], row["genome"]
+        cells = [f"{row['tokens']:.0f}", f"{row['accuracy']:.1%}", f"{style['width']} x {style['height']}"]
+        cells += [style["font"], f"{style['font_size']}", f"{style['row_height']}", f"{style['margin_left']}"]
+        table.add_row(*cells, genome["newline"])
+    return table
+
+
 def recall_table(rows: list[Row]) -> Table:
     """Exact recall by condition, a column for each kind of fact."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))

@@ -9,7 +9,9 @@ Decisions
 - `<verbatim>...</verbatim>` is obeyed always and first: nothing else reaches into it, tags nest, and a tag that is
   never closed reaches to the end of the text and gets a kind of its own, so that it can be reported. Found outside
   a pair, a closing tag is text.
-- Names that code defines and quoted strings are kept on request only: they can be most of a text.
+- Names that code defines and quoted strings are kept on request only: they can be most of a text. So are times of day
+  without a date: three small numbers that the lines around them confirm, and a third of a log if they are all kept.
+- What the caller knows that pages cannot show is kept like the rest, whatever the policy says.
 - A user's expressions run as they are. Those that match nothing at all, or nest one unbounded repeat in another, are
   refused: the latter can take forever on a text of a few lines.
 """
@@ -32,8 +34,9 @@ PATTERN = "pattern"
 DEFAULT_KINDS = (
     "uuid", "hash", "key", "url", "email", "date", "account", "address", "version", "path", "number",
 )  # fmt: skip
-REQUESTED_KINDS = ("identifier", "quote")
-KINDS = (VERBATIM, UNCLOSED, PATTERN, *DEFAULT_KINDS, *REQUESTED_KINDS)
+REQUESTED_KINDS = ("time", "identifier", "quote")
+FOREIGN = "undrawn"
+KINDS = (VERBATIM, UNCLOSED, PATTERN, *DEFAULT_KINDS, *REQUESTED_KINDS, FOREIGN)
 
 _TAG = re.compile(r"</?verbatim>", re.IGNORECASE)
 _REPEAT = re.compile(r"[*+]|\{\d*,\}")
@@ -57,6 +60,7 @@ class GuardPolicy:
         identifiers: keep the names that code defines and seldom uses.
         identifier_uses: occurrences up to which a defined name counts as seldom used, its definition included.
         quotes: keep quoted strings.
+        times: keep times of day with seconds, such as 23:59:07; with a date they are kept anyway.
         patterns: regular expressions of the user; what they match is kept.
 
     Raises:
@@ -68,6 +72,7 @@ class GuardPolicy:
     identifiers: bool = False
     identifier_uses: int = 2
     quotes: bool = False
+    times: bool = False
     patterns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -85,17 +90,18 @@ class GuardPolicy:
             _compile(pattern)
 
 
-def find_verbatim(text: str, policy: GuardPolicy | None = None) -> list[Span]:
+def find_verbatim(text: str, policy: GuardPolicy | None = None, undrawn: Iterable[Span] = ()) -> list[Span]:
     """Return the parts of a text that must stay text: sorted, without overlaps, in time linear in the text.
 
     Args:
         text: any text.
         policy: what to look for; GuardPolicy() by default.
+        undrawn: what pages cannot show; it is kept in any case.
     """
     policy = policy or GuardPolicy()
     marked = list(_marked(text))
     found = [Span(start, end, kind) for kind, ends in _found(text, policy) for start, end in ends if start < end]
-    return _joined([*marked, *_outside(found, marked)])
+    return _joined([*marked, *_outside([*found, *undrawn], marked)])
 
 
 def _found(text: str, policy: GuardPolicy) -> Iterator[tuple[str, patterns.Ends]]:
@@ -114,6 +120,8 @@ def _found(text: str, policy: GuardPolicy) -> Iterator[tuple[str, patterns.Ends]
         yield "address", patterns.find_addresses(text, tokens)
     if "number" in policy.kinds:
         yield "number", patterns.find_numbers(text, tokens, policy.min_digits)
+    if policy.times:
+        yield "time", patterns.find_times(text)
     if policy.identifiers:
         yield "identifier", patterns.find_identifiers(text, policy.identifier_uses)
     if policy.quotes:

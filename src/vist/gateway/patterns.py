@@ -48,6 +48,8 @@ _HEX_LITERAL = re.compile(r"0[xX][0-9A-Fa-f_]{3,}+")
 _TIME = re.compile(
     r"\d(?<!\d\d)\d{3}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?(?!\d)"
 )
+_DAYTIME = re.compile(r"\d\d?:[0-5]\d:[0-5]\d")
+_CLOCK = re.compile(r"\d(?<![\w:.,-]\d)\d?:[0-5]\d:[0-5]\d(?![\w:]|[.,-]\d)")
 _IBAN = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
 _VERSION = re.compile(
     r"[vV\d](?<![\w.][vV\d])\d*+(?:\.\d++){2,}+"
@@ -126,7 +128,7 @@ def find_numbers(text: str, tokens: Tokens, min_digits: int) -> Ends:
     """Numbers and ids of `min_digits` digits or more: with separators, signs, currency; groups apart; in words."""
     for run in _RUN.finditer(text):
         start, end = run.span()
-        if end - start >= min_digits and _digits(run[0]) >= min_digits:
+        if end - start >= min_digits and _digits(run[0]) >= min_digits and not _DAYTIME.fullmatch(run[0]):
             yield _whole(text, start, end)
     for run in _SPACED.finditer(text):
         written = run[0].rstrip(" ./-\u00a0\u2009\u202f")
@@ -163,6 +165,11 @@ def find_dates(text: str) -> Ends:
     return (match.span() for match in _TIME.finditer(text))
 
 
+def find_times(text: str) -> Ends:
+    """Times of day with seconds, without a day and without fractions of a second."""
+    return (match.span() for match in _CLOCK.finditer(text))
+
+
 def find_accounts(text: str) -> Ends:
     """International bank account numbers, in groups or not."""
     return (match.span() for match in _IBAN.finditer(text))
@@ -181,7 +188,9 @@ def find_addresses(text: str, tokens: Tokens) -> Ends:
         start = first.start() if first else match.start()
         if not first and not match[0].startswith("::"):  # the colon of the sentence
             start += 1
-        if text.count(":", start, match.end()) > 1 and _DIGIT.search(text, start, match.end()):
+        colons = text.count(":", start, match.end())
+        written = colons in (5, 7) or "::" in text[start : match.end()]  # fewer groups are a time, a slice or a ratio
+        if colons > 1 and written and _DIGIT.search(text, start, match.end()):
             yield start, match.end()
     yield from ((start, start + len(token)) for start, token in tokens if _MAC.fullmatch(token))
 

@@ -6,8 +6,8 @@ sizes there are.
 Decisions
 - The pages must win with everything that goes with them: the kept strings and the line that introduces the pages are
   counted as text on their side.
-- A text that a page would show with holes stays text. The renderer's own loss report decides, invisible characters
-  included: a model cannot know what it was not shown.
+- Words with characters that a page would not show are kept as text like the guard's own finds, invisible characters
+  included: a model cannot know what it was not shown. The renderer's loss report is asked again about what was drawn.
 - Refusals come back as a sentence, never as an exception: a text that cannot become pages is an ordinary text.
 - Steps that can refuse stand in the order of their price: length, guard, layout, drawing, compression.
 - The widths of the lines tell about how many rows each page width would take; only the two widths that promise most
@@ -19,6 +19,7 @@ Decisions
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,11 @@ import numpy as np
 from vist.errors import VistError
 from vist.gateway import flow
 from vist.gateway.accounting import text_tokens
-from vist.gateway.guard import GuardPolicy, find_verbatim
+from vist.gateway.guard import FOREIGN, GuardPolicy, Span, find_verbatim
 from vist.gateway.markers import Guarded, annotate
 from vist.gateway.profiles import Profile
-from vist.gateway.sheets import SMALLEST_FONT, Sheet, cut, find_sheets, price
-from vist.render import Draft, measure
+from vist.gateway.sheets import SMALLEST_FONT, Sheet, cut, find_sheets, price, price_of_rows
+from vist.render import Draft, measure, undrawn
 from vist.render.png import encode_png
 
 Tokenizer = Callable[[str], Any]
@@ -46,6 +47,7 @@ _NEARLY = 1.03  # of the fewest tokens: fewer pages are worth the rest
 _ROWS = 1.15  # times the tokens of marks that lines with rows of their own may cost
 _HOPELESS = 1.4  # times the tokens that marks promise: rows that promise more are not tried
 _BREAK = re.compile("\n")
+_WORD = 40  # characters on both sides that are kept with one that cannot be drawn
 _RAGGED = 0.97  # of a row's width is filled when words do not break
 
 
@@ -125,9 +127,10 @@ class Weighed:
 
 
 class _Promise(NamedTuple):
-    """What a text should cost on a sheet, in tokens."""
+    """What a text should cost on a sheet, in tokens, and whether it should need too many pages."""
 
-    tokens: float
+    crowded: bool
+    tokens: int
     sheet: Sheet
 
 
@@ -166,8 +169,8 @@ def weigh(
         return Weighed(f"It is longer than {gate.max_characters:,} characters.", before, before, exact)
     if before < max(1, gate.min_tokens):
         return Weighed(f"It has fewer than {gate.min_tokens} tokens.", before, before, exact)
-    guarded = annotate(text, find_verbatim(text, gate.guard))
     try:
+        guarded = annotate(text, find_verbatim(text, gate.guard, _foreign(text, profile, gate)))
         plan = _best_plan(guarded.text, profile, gate, room)
     except VistError as error:
         return Weighed(str(error), before, before, exact)
@@ -184,6 +187,22 @@ def weigh(
     pages = tuple(encode_png(page[:high, :wide]) for page, (wide, high) in zip(drawn.pixels, plan.sizes, strict=True))
     reason = f"It pays: {before:,} tokens as text, {after:,} as pages."
     return Weighed(reason, before, after, exact, guarded, introduction, pages, tuple(plan.sizes))
+
+
+def _foreign(text: str, profile: Profile, gate: Gate) -> list[Span]:
+    """The words of a text that pages would not show as they are; of very long ones only the characters themselves."""
+    places = undrawn(text, find_sheets(profile.name, gate.font_size)[0].style).tolist()
+    spans: list[Span] = []
+    for place in places:
+        if (spans and place < spans[-1].end) or 0xD800 <= ord(text[place]) < 0xE000:  # half a character is no text
+            continue
+        start, end = place, place + 1
+        while start and place - start < _WORD and not text[start - 1].isspace():
+            start -= 1
+        while end < len(text) and end - place < _WORD and not text[end].isspace():
+            end += 1
+        spans.append(Span(start, end, FOREIGN))
+    return spans
 
 
 def introduce(guarded: Guarded, pages: int, marked: bool) -> str:
@@ -209,8 +228,8 @@ def _best_plan(text: str, profile: Profile, gate: Gate, room: int) -> _Plan | No
     sheets = find_sheets(profile.name, gate.font_size)
     marked = flow.run_on(text) if gate.line_breaks != "rows" else None
     if marked is None:
-        return _cheapest(text, sheets, _promising(text, sheets), profile, room)
-    promise, marked_promise = _promising(text, sheets), _promising(marked, sheets)
+        return _cheapest(text, sheets, _promising(text, sheets, profile, room), profile, room)
+    promise, marked_promise = (_promising(each, sheets, profile, room) for each in (text, marked))
     if gate.line_breaks == "marks" or promise[0].tokens > _HOPELESS * marked_promise[0].tokens:
         marks = _cheapest(marked, sheets, marked_promise, profile, room)
         return marks or _cheapest(text, sheets, promise, profile, room)
@@ -243,8 +262,11 @@ def _plan(text: str, sheet: Sheet, profile: Profile) -> _Plan:
     return _Plan(draft, sheet, sizes, sum(price(profile.name, *size) for size in sizes))
 
 
-def _promising(text: str, sheets: Sequence[Sheet]) -> list[_Promise]:
-    """The sheets on which the lines of a text should cost least and the tokens that it should cost, the best first."""
+def _promising(text: str, sheets: Sequence[Sheet], profile: Profile, room: int) -> list[_Promise]:
+    """The sheets on which the lines of a text should cost least and the tokens that it should cost, the best first.
+
+    Those that should need more pages than there is room for come last.
+    """
     sample = text[:_SAMPLE]
     breaks = np.array([at.start() for at in _BREAK.finditer(sample)], np.int64) + 1
     starts = np.append(0, breaks[breaks < len(sample)])
@@ -252,6 +274,8 @@ def _promising(text: str, sheets: Sequence[Sheet]) -> list[_Promise]:
 
     def promise(sheet: Sheet) -> _Promise:
         rows = np.maximum(1, np.ceil(lengths / (_RAGGED * sheet.style.text_width)))
-        return _Promise(float(rows.sum()) * sheet.tokens / sheet.style.rows, sheet)
+        whole, rest = divmod(math.ceil(float(rows.sum()) * len(text) / len(sample)), sheet.style.rows)
+        tokens = whole * sheet.tokens + price_of_rows(profile.name, sheet.style, rest)
+        return _Promise(whole + (rest > 0) > room, tokens, sheet)
 
-    return sorted(map(promise, sheets), key=lambda choice: choice.tokens)[:_TRIED]
+    return sorted(map(promise, sheets), key=lambda choice: choice[:2])[:_TRIED]

@@ -119,8 +119,8 @@ def is_loopback(host: str) -> bool:
 def read_policy(line: str, base: CompressionPolicy) -> CompressionPolicy:
     """Return a policy with the changes that a line asks for, such as `keep_recent=4, min_saving=0.5`.
 
-    Names are those of `CompressionPolicy`, and of the guard `identifiers`, `quotes` and `min_digits`. More pages than
-    `base` allows are not given.
+    Names are those of `CompressionPolicy`, and of the guard `identifiers`, `quotes`, `times` and `min_digits`. More
+    pages than `base` allows are not given.
 
     Raises:
         VistError: a name that is none, a name twice, or a value that the policy refuses.
@@ -147,7 +147,7 @@ def _flag(value: str) -> bool:
 
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_GUARD: dict[str, Callable[[str], Any]] = {"identifiers": _flag, "quotes": _flag, "min_digits": int}
+_GUARD: dict[str, Callable[[str], Any]] = {"identifiers": _flag, "quotes": _flag, "times": _flag, "min_digits": int}
 _READERS: dict[str, Callable[[str], Any]] = {
     "min_saving": float,
     "min_tokens": int,

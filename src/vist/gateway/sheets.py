@@ -14,7 +14,10 @@ Decisions
 - Pages are cut to their text: all to the widest row, the last to its last row, as far as that is cheaper. A cut can
   cost more (Gemini's crops are as small as the short side says), so every cut is priced, and no cut makes an image
   slimmer than 20 to 1.
-- Line breaks stay line breaks, and rows are 1.4 times as high as letters: the renderer squeezes descenders in less.
+- Where a rule has a least price for an image, short texts would pay for paper. So beside the cheapest characters stand
+  the cheapest ones of sheets that cost half as much or less.
+- Line breaks stay line breaks, and rows are 1.3 times as high as letters: lower ones would move or shrink letters, and
+  higher ones only part the lines.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ from vist.render import PageStyle
 
 CELL = 32 * 32  # px², see above
 SMALLEST_FONT = 10  # px; hosted models misread smaller letters
-_ROW = 1.4  # height of a row in font sizes
-_SIDES = (280, 420, 512, 640, 768, 784, 924, 1024, 1092, 1120, 1280, 1344, 1536, 1568, 2048)
+_ROW = 1.3  # height of a row in font sizes
+_SIDES = (280, 384, 420, 512, 640, 768, 784, 924, 1024, 1092, 1120, 1280, 1344, 1536, 1568, 2048)
 _MANY_IMAGES = 2000  # px; Anthropic refuses larger images in requests with more than 20 of them
 _NEARLY = 0.97  # of the best: fewer and larger pages are worth the rest
 _WORTH_TRYING = 0.85  # of the best: as much as short rows can make good
@@ -82,7 +85,11 @@ def find_sheets(family: str, font_size: int = SMALLEST_FONT) -> tuple[Sheet, ...
         )
     by_width = [_tallest([sheet for sheet in sheets if sheet.style.width == width]) for width in sides]
     kept = sorted((sheet for sheet in by_width if sheet), key=lambda sheet: -sheet.area_per_token)
-    return tuple(sheet for sheet in kept if sheet.area_per_token >= _WORTH_TRYING * kept[0].area_per_token)
+    kept = [sheet for sheet in kept if sheet.area_per_token >= _WORTH_TRYING * kept[0].area_per_token]
+    if any(2 * price_of_rows(family, sheet.style, 1) <= sheet.tokens for sheet in kept):  # a cut page costs less
+        return tuple(kept)
+    small = _tallest([sheet for sheet in sheets if 2 * sheet.tokens <= kept[0].tokens])
+    return (*kept, small) if small else tuple(kept)
 
 
 def _tallest(sheets: list[Sheet]) -> Sheet | None:
@@ -140,6 +147,14 @@ def cut(family: str, style: PageStyle, filled: Sequence[tuple[int, int]]) -> lis
     narrow = min(style.width, math.ceil(widest / step) * step)
     width, last = _cut(family, step, (narrow, style.width), (filled[-1][1], style.height), count)
     return [(width, style.height)] * (count - 1) + [(width, last)]
+
+
+def price_of_rows(family: str, style: PageStyle, rows: int) -> int:
+    """Return the tokens of a page of a style that is cut below its first rows, 0 for none; not narrowed."""
+    if not rows:
+        return 0
+    step, width = style.row_height, style.width
+    return price(family, *_cut(family, step, (width, width), (rows * step, style.height), 1))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -5,7 +5,7 @@ go), `atlas` and `fonts` (what they look like), `raster` (pixels), `draft` (how 
 is drawn). Nothing here imports torch.
 """
 
-from vist.render.draft import Draft, measure
+from vist.render.draft import Draft, measure, undrawn
 from vist.render.layout import Layout, layout
 from vist.render.loss import LossReport
 from vist.render.pages import Pages, iter_pages, render
@@ -22,4 +22,5 @@ __all__ = [
     "layout",
     "measure",
     "render",
+    "undrawn",
 ]

@@ -117,13 +117,26 @@ def lay_block(text: str, atlas: GlyphAtlas, base: int | None = None) -> Block:
 
 def advances(text: str, atlas: GlyphAtlas) -> np.ndarray:
     """Return the width in px of every character, (n,) int32, before rows are broken: tabs are one blank wide."""
+    return _shaped(text, atlas).advance if text else np.zeros(0, np.int32)
+
+
+def lost_places(text: str, atlas: GlyphAtlas) -> np.ndarray:
+    """Return which characters would not be drawn as they are, (n,) int64, increasing; folded ones do not count."""
     if not text:
-        return np.zeros(0, np.int32)
+        return np.zeros(0, np.int64)
+    run = _shaped(text, atlas)
+    places = np.flatnonzero(run.classes & LOST)
+    codes = np.unique(run.codes[places]).tolist()
+    folded = [code for code in codes if atlas.loss[code] == "folded"]
+    return places[~np.isin(run.codes[places], folded)]
+
+
+def _shaped(text: str, atlas: GlyphAtlas) -> Run:
+    """The characters of a non-empty text with their widths, before rows are broken."""
     run = _look_up(code_points(text), atlas)
-    present = int(np.bitwise_or.reduce(run.classes))
-    if present & SHAPE and can_shape():
+    if int(np.bitwise_or.reduce(run.classes)) & SHAPE and can_shape():
         shape_run(run, text, atlas)
-    return run.advance
+    return run
 
 
 def _look_up(codes: np.ndarray, atlas: GlyphAtlas) -> Run:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vist.errors import VistError
 from vist.render.atlas import glyph_atlas
-from vist.render.block import Block, advances
+from vist.render.block import Block, advances, lost_places
 from vist.render.layout import check_page_limit, lay_blocks
 from vist.render.pages import Pages, draw_blocks
 from vist.render.style import PageStyle
@@ -55,3 +55,8 @@ def _filled(block: Block, style: PageStyle) -> np.ndarray:
 def measure(text: str, style: str | PageStyle = "vist") -> np.ndarray:
     """Return the width in px of every character of a text, (n,) int32, tabs as one blank; nothing is placed."""
     return advances(text, glyph_atlas(PageStyle.named(style)))
+
+
+def undrawn(text: str, style: str | PageStyle = "vist") -> np.ndarray:
+    """Return the places of the characters that a page would not show as they are, (n,) int64; nothing is placed."""
+    return lost_places(text, glyph_atlas(PageStyle.named(style)))
