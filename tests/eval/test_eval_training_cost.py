@@ -43,7 +43,7 @@ def test_operations_of_the_frozen_llm_are_those_that_torch_counts() -> None:
     # the counter does not know the kernel of cross-attention and Resampler, nor one projection less in backward
     assert 0.85 < mine / total < 1.15
     tower = sum(sum(value.values()) for name, value in counts.items() if name.endswith(".vision_tower"))
-    assert tower == pytest.approx(work["encoder"].total, rel=0.05)
+    assert tower == work["encoder"].linear  # its attention runs in a kernel that the counter does not know either
 
 
 def test_computing_again_costs_the_forward_pass_of_the_llm() -> None:
