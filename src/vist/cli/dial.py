@@ -52,6 +52,7 @@ def dial(
     json: JsonOption = None,
 ) -> None:
     """Perplexity and exact recall against the ratio: the same ratio on every page, and tokens shared by information."""
+    from vist.cli.output import dial_tables
     from vist.eval.dial import DialMeasure
     from vist.eval.recall import plan_contexts
     from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
@@ -77,7 +78,8 @@ def dial(
     parts |= {f"fixed: {name}": partial(measure.at_own, name) for name in others}
     setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "windows": len(found)}
     setup |= {"contexts": count, "facts": facts, "skipped_documents": short, "style": reader.style.to_dict()}
-    rows = measure_parts("dial", parts, model=model, setup=setup, seed=seed, limit=limit, out=out, json=json)
+    named: dict[str, Any] = {"model": model, "setup": setup, "seed": seed, "limit": limit, "out": out, "json": json}
+    rows = measure_parts("dial", parts, tables=dial_tables, **named)
     if plot is not None:
         _draw(rows, plot)
 

@@ -202,3 +202,30 @@ def rows_table(rows: list[Row], differences: bool = False) -> Table:
     for line in body:
         table.add_row(*(text.replace("[", "\\[") for text in line))
     return table
+
+
+def rows_tables(rows: list[Row]) -> list[Table]:
+    """The table of the figures and, where there are any, that of the differences."""
+    differences = [rows_table(rows, differences=True)] if any(row["minus"] is not None for row in rows) else []
+    return [rows_table(rows), *differences]
+
+
+def dial_tables(rows: list[Row]) -> list[Table]:
+    """Rows of `vist eval dial`: a line for each ratio and method, then one for each paired difference."""
+    from vist.eval.tables import cell
+
+    lines: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        lines.setdefault((row["part"], row["method"], row["minus"] or ""), {})[row["metric"]] = row
+    figures = _table(["", "method", "visual tokens", "ratio", "perplexity", "exact"])
+    differences = _table(["difference", "", "nats per token", "exact"])
+    for (part, method, minus), found in lines.items():
+        exact = cell(found["exact"]).replace("[", "\\[")
+        if minus:
+            nats = cell(found["nats per token"]).replace("[", "\\[")
+            differences.add_row(part, f"{method} - {minus}", nats, exact)
+        else:
+            row = found["perplexity"]
+            perplexity = cell(row).replace("[", "\\[")
+            figures.add_row(part, method, f"{row['visual_tokens']:.1f}", _ratio(row["ratio"]), perplexity, exact)
+    return [figures, differences]

@@ -6,7 +6,7 @@ what is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,13 +42,15 @@ def measure_parts(
     json: Path | None,
     metrics: tuple[str, ...] | None = None,
     more: Callable[[], dict[str, Any]] = dict,
+    tables: Callable[[list[dict[str, Any]]], Iterable[Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure the parts, print what is there also when one failed, write the JSON file -> all rows.
 
-    `metrics` are those of the printed table (None: all); `more` gives further keys of the JSON file.
+    `metrics` are those of the printed table (None: all); `more` gives further keys of the JSON file; `tables` makes the
+    tables from the rows (None: a line for each part and metric).
     Raises what `run_parts` raises.
     """
-    from vist.cli.output import console, remark, rows_table
+    from vist.cli.output import console, remark, rows_tables
     from vist.eval.files import write_json
     from vist.eval.provenance import provenance
     from vist.eval.records import Ledger, run_parts
@@ -64,10 +66,10 @@ def measure_parts(
             if limit is not None:
                 screen.print(f"LIMITED: at most {limit} examples of each part (--limit {limit}); not a result.")
             shown = [row for row in ledger.rows if metrics is None or row["metric"] in metrics]
-            screen.print(rows_table(shown))
-            if any(row["minus"] is not None for row in shown):
-                screen.print()
-                screen.print(rows_table(shown, differences=True))
+            for number, table in enumerate((tables or rows_tables)(shown)):
+                if number:
+                    screen.print()
+                screen.print(table)
             remark(f"Commit {head['commit']}; 95 % intervals.{'' if out is None else f' Rows: {out}'}")
         if json is not None and ledger.rows:
             known = {*common, "setup", "setup_digest"}
