@@ -111,7 +111,7 @@ def test_facts_that_left_the_memory_are_not_answered_and_others_can_be(methods, 
         text = writer.text(kept)
         cue = text[text.rindex("\n\n") + 2 :] if "\n\n" in text else "?"
         place = text.find(cue)
-        return writer.ids(text[place + len(cue) :][:7]) if place < len(text) - len(cue) else []
+        return writer.ids(text[place + len(cue) :][:40]) if place < len(text) - len(cue) else []
 
     monkeypatch.setattr("vist.eval.longwrite._greedy", copying)
     rows = fact_rows(methods, plans, config)
