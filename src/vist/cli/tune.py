@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vist.tune.genome import Genome
     from vist.tune.objective import Pricing
     from vist.tune.readers import PageReader
+    from vist.tune.run import Outcome
 
 KEY = "VIST_TUNE_KEY"  # environment variable, so that no key is in a list of processes
 
@@ -63,8 +64,7 @@ def tune(
 
     Prints the styles that none beats in both; styles.json in the folder holds them for `PageStyle.from_dict`.
     """
-    from vist.cli.output import console, remark, styles_table
-    from vist.eval.files import write_json, write_whole
+    from vist.cli.output import remark
     from vist.tune.archive import Found
     from vist.tune.critic import Critic
     from vist.tune.genome import SPACE, repair
@@ -80,31 +80,29 @@ def tune(
     space = who.narrow(SPACE)
     objective = Objective(who, pricing, read, long)
     given = {name: repair(genome, space) for name, genome in _known().items()}
-    of = {
-        "reader": who.name,
-        "tokens_of": tokens_of or model,
-        "text": _digest([*read, long]),
-        "space": {name: list(values) for name, values in space.items()},
-        "population": population,
-        "mutation": mutation,
-        "seed": seed,
-        "critic": critic_model,
-    }
+    of: dict[str, Any] = {"reader": who.name, "tokens_of": tokens_of or model, "critic": critic_model}
+    of |= {"text": _digest([*read, long])}
+    of |= {"population": population, "mutation": mutation, "seed": seed, "space": {**space}}
     critic = Critic(critic_url, critic_model, os.environ.get(KEY, "")) if critic_url else None
     log = Log(out / "log.jsonl", of)
     outcome = search(settings, space, objective.score, log, critic, tuple(given.values()), remark)
+    scores = {name: log.scores.get(genome.key) for name, genome in _known().items() if given[name] == genome}
+    marked = {name: Found(_known()[name], score) for name, score in scores.items() if score}
+    _report(out, of, outcome, front_plot(outcome, who.name, marked))
+
+
+def _report(out: Path, of: dict[str, Any], outcome: Outcome, plot: bytes) -> None:
+    """Write what was found and print it."""
+    from vist.cli.output import console, styles_table
+    from vist.eval.files import write_json, write_whole
+
     rows: list[dict[str, Any]] = [
         {"accuracy": each.score.accuracy, "tokens": each.score.tokens, "generation": each.generation}
         | {"genome": asdict(each.genome), "style": each.genome.style().to_dict()}
         for each in outcome.archive.front
     ]
     write_json(out / "styles.json", {"of": of, "read": len(outcome.found), "styles": rows})
-    marked = {
-        name: Found(genome, log.scores[genome.key])
-        for name, genome in _known().items()
-        if given[name] == genome and genome.key in log.scores
-    }
-    write_whole(out / "front.png", front_plot(outcome, who.name, marked))
+    write_whole(out / "front.png", plot)
     console().print(styles_table(rows))
 
 
