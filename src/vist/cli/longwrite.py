@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vist.cli.inputs import VIST2_MODEL, load_vist2
 from vist.cli.options import Device, DeviceOption, FilesArgument, JsonOption, SeedOption
-from vist.cli.parts import LimitOption, OutOption, measure_parts
+from vist.cli.parts import LimitOption, OutOption, Parts, measure_parts
+
+if TYPE_CHECKING:
+    from vist.eval.longwrite import LongWriteConfig, Plan
+    from vist.eval.writers import Writer
 
 
 def longwrite(
@@ -41,7 +45,7 @@ def longwrite(
     """
     from vist.cli.evaluate import visible
     from vist.cli.output import remark
-    from vist.eval.longwrite import LongWriteConfig, fact_rows, loss_rows, make_plans, write_long
+    from vist.eval.longwrite import LongWriteConfig, make_plans
     from vist.eval.windows import read_documents
     from vist.eval.writers import equal_window, writers
     from vist.model.vist import load_llm
@@ -53,18 +57,9 @@ def longwrite(
     methods = writers(loaded, processor, tokens, own, held)
     plans = make_plans(methods["pages"], list(visible(read_documents(files))), config)
     remark(f"{len(plans)} texts of {tokens} tokens; window and sinks hold {held} tokens; ratio {processor.ratio:g}.")
-
-    def written(name: str) -> list[dict[str, Any]]:
-        return write_long(methods[name], plans[0].prompt, config).rows(name, config)
-
-    parts: dict[str, Any] = {
-        "loss by distance": lambda: loss_rows(methods, plans, config),
-        "facts by distance": lambda: fact_rows(methods, plans, config),
-    }
-    parts |= {f"writing, {name}": lambda name=name: written(name) for name in methods}
     measure_parts(
         "longwrite",
-        parts,
+        _parts(methods, plans, config),
         model=model,
         setup={"files": [str(path) for path in files], "tokens": tokens, "texts": config.texts, "facts": facts}
         | {"window": held, "llm": llm, "ratio": processor.ratio, "temperature": temperature, "top_p": top_p},
@@ -73,3 +68,17 @@ def longwrite(
         out=out,
         json=json,
     )
+
+
+def _parts(methods: dict[str, Writer], plans: list[Plan], config: LongWriteConfig) -> Parts:
+    """Losses and facts of all methods together, since they are paired; the writing of each by itself."""
+    from vist.eval.longwrite import fact_rows, loss_rows, write_long
+
+    def written(name: str) -> list[dict[str, Any]]:
+        return write_long(methods[name], plans[0].prompt, config).rows(name, config)
+
+    parts: dict[str, Any] = {
+        "loss by distance": lambda: loss_rows(methods, plans, config),
+        "facts by distance": lambda: fact_rows(methods, plans, config),
+    }
+    return parts | {f"writing, {name}": lambda name=name: written(name) for name in methods}
