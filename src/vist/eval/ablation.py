@@ -103,10 +103,10 @@ class Start:
 class WithBlanks(VistForConditionalGeneration):
     """The same model with every patch of a page in view, blank or not; pages without any ink stay out."""
 
-    def encode_context(self, pixel_values: Tensor, ink_mask: Tensor) -> VisualContext:
+    def encode_context(self, pixel_values: Tensor, ink_mask: Tensor, *dial: Any, **named: Any) -> VisualContext:
         """Read pages; see the base class."""
         page = ink_mask.flatten(2).any(-1)[..., None, None]
-        return super().encode_context(pixel_values, page.expand_as(ink_mask))
+        return super().encode_context(pixel_values, page.expand_as(ink_mask), *dial, **named)
 
 
 class _Deadline(TrainerCallback):

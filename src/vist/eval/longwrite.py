@@ -137,8 +137,10 @@ def fact_rows(
                 for fact in plan.facts:
                     said = writer.text(_greedy(writer, [*read, *writer.ids(f"\n\n{fact.cue}")]))
                     hits[name].append(float(is_exact(said, fact.answer)))
-        axes = {"groups": groups, "pairs": pairs_of(writers), "seed": config.seed, "distance": edge}
-        rows += score_rows("facts kept", hits, **axes, **options)
+        pairs = pairs_of(writers)
+        rows += score_rows(
+            "facts kept", hits, groups=groups, pairs=pairs, seed=config.seed, distance=edge, **options
+        )
     return rows
 
 
@@ -225,8 +227,7 @@ def write_long(
             cache.append(session.nbytes)
             carried.append(session.places)
             tell(number + 1)
-    arrays = (np.array(values) for values in (seconds, cache, carried))
-    return Written(ids, *arrays, memory.peak, memory.rise)
+    return Written(ids, np.array(seconds), np.array(cache), np.array(carried), memory.peak, memory.rise)
 
 
 def _sample(logits_V: torch.Tensor, banned: Sequence[int], config: LongWriteConfig, generator: torch.Generator) -> int:

@@ -68,7 +68,8 @@ class MemoryModel:
     """A VIST2 model that reads a context as pages, as a VIST model does: `encode_context`, `forward`, `generate`."""
 
     def __init__(self, model: Vist2ForCausalLM) -> None:
-        self.model, self.config, self.language_model = model, model.config, model.language_model
+        self.model, self.config = model, model.config
+        self.language_model: Any = model.language_model  # its `generate` comes from a mixin that the type leaves out
 
     @property
     def device(self) -> torch.device:

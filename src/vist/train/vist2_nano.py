@@ -34,6 +34,7 @@ from transformers import AutoModelForCausalLM
 
 from vist.model.vist2 import Vist2ForCausalLM
 from vist.model.vist2_processing import Vist2Processor
+from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
 from vist.train.instructions import CHAT_TEMPLATE
 from vist.train.interleaved import Curriculum, Instructions, InterleavedSamples, OpticalText, ReadBack
@@ -192,7 +193,9 @@ class Vist2NanoRun:
         texts = [self.nano.corpus.window(rng, self.recipe.domains, PROBE) for _ in range(PROBES)]
         self.processor.interleaved(texts)
 
-    def _drawn_from(self, curriculum: Curriculum, config: StageConfig, shift: int) -> tuple[Any, ...]:
+    def _drawn_from(
+        self, curriculum: Curriculum, config: StageConfig, shift: int
+    ) -> tuple[PackedCorpus, Vist2Processor, Curriculum, int, int]:
         return self.nano.corpus, self.processor, curriculum, config.samples, self.recipe.seed + shift
 
     def _untrained(self) -> Vist2ForCausalLM:
