@@ -130,17 +130,8 @@ def launch_environment(name: str) -> dict[str, str]:
     return {key: value for key, value in known.items() if key.startswith(("FSDP_", "ACCELERATE_"))}
 
 
-def test_fully_sharded_processes_have_the_losses_of_one(inputs: Inputs, alone: Path, tmp_path: Path) -> None:
-    environment = launch_environment("fsdp2.yaml")
-    assert environment["FSDP_VERSION"] == "2" and environment["ACCELERATE_USE_FSDP"] == "true"
-    said = launch(inputs, [{"out": str(tmp_path), "stage": {"steps": STEPS, "batch_size": 2}}], environment)
-    assert (tmp_path / "model").exists(), said
-    assert (losses(tmp_path) - losses(alone)).abs().max() < 1e-5
-    assert any((tmp_path / "train" / f"checkpoint-{STEPS}").glob("pytorch_model_fsdp*"))
-    for name, value in adapter(alone).items():
-        assert torch.allclose(adapter(tmp_path)[name], value, atol=1e-4), name
-
-
 def test_the_launch_files_are_read_by_accelerate() -> None:
     environment = launch_environment("ddp.yaml")
     assert "ACCELERATE_USE_FSDP" not in environment and environment["ACCELERATE_MIXED_PRECISION"] == "no"
+    sharded = launch_environment("fsdp2.yaml")
+    assert sharded["FSDP_VERSION"] == "2" and sharded["ACCELERATE_USE_FSDP"] == "true"

@@ -49,7 +49,8 @@ def dry_run(recipe: PaperRecipe, data: Any, out: Path) -> dict[str, Any]:
     model = _model(recipe)
     pages = round(windows["pages_per_window"] + 0.5)
     precision = resolved_precision(stage.precision)
-    work = training_work(model.config, recipe.window.proximal, pages, stage.checkpointing)
+    config: Any = model.config
+    work = training_work(config, recipe.window.proximal, pages, stage.checkpointing)
     per_sample = sum(part.total for part in work.values())
     memory = training_memory(
         model, recipe.window.proximal, pages, stage.batch_size, 4 if precision == "fp32" else 2, recipe.llm_bits

@@ -85,7 +85,7 @@ class _Run(NamedTuple):
     row: int
     token: int
     epoch: int
-    count: int = 0
+    size: int = 0
     ends: bool = False
     faults: tuple[Row, ...] = ()
 
@@ -148,13 +148,13 @@ class Lane:
             for row in run.faults:
                 count, place = skipped.get(str(row.fault), (0, row.place))
                 skipped[str(row.fault)] = (count + 1, place)
-            if left < run.count:
+            if left < run.size:
                 break
-            left, ended = left - run.count, ended + run.ends
-        run = run._replace(token=run.token + left, count=run.count - left, faults=())
+            left, ended = left - run.size, ended + run.ends
+        run = run._replace(token=run.token + left, size=run.size - left, faults=())
         self._runs.appendleft(run)
-        seen = {"windows": self.cursor.windows + 1, "documents": self.cursor.documents + ended, "skipped": skipped}
-        self.cursor = Cursor(run.segment, run.row, run.token, run.epoch, **seen)
+        windows, documents = self.cursor.windows + 1, self.cursor.documents + ended
+        self.cursor = Cursor(run.segment, run.row, run.token, run.epoch, windows, documents, skipped)
 
     def _read(self, start: Cursor) -> Iterator[None]:
         """Buffer the tokens of one row after the other."""
@@ -187,7 +187,7 @@ class Lane:
         if count:
             self._ids += ids[run.token :]
             self._texts += texts[run.token :]
-            self._runs.append(run._replace(count=count, ends=row.last))
+            self._runs.append(run._replace(size=count, ends=row.last))
         return count > 0
 
     def _tokens(self, row: Row) -> tuple[list[int], list[str]]:

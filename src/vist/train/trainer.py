@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,7 +76,8 @@ class AtomicTrainer(Trainer):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.objective, self.batches, self.adapter = objective, batches, adapter
+        self.objective: Objective | None = objective
+        self.batches, self.adapter = batches, adapter
         self._build_optimizer = build_optimizer
         self._staging: str | None = None
         self._parts: dict[str, list[torch.Tensor]] = {}
@@ -84,7 +85,8 @@ class AtomicTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Optimizer:
         """The stage's own optimizer, once."""
         if self.optimizer is None:
-            self.optimizer = self._build_optimizer(self.model if model is None else model)
+            whole: Any = self.model if model is None else model
+            self.optimizer = self._build_optimizer(whole)
         return self.optimizer
 
     def get_train_dataloader(self) -> Any:
@@ -94,6 +96,7 @@ class AtomicTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         # Samples are random functions of their index already; in order, a batch can be planned as a whole.
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        assert isinstance(dataset, Sized)
         return SequentialSampler(dataset)
 
     def training_step(
