@@ -110,8 +110,8 @@ def narrow(space: Space, fixed: Mapping[str, tuple[Value, ...]]) -> Space:
 
 def repair(genome: Genome, space: Space) -> Genome:
     """Return a genome whose values are all in the space and fit together: the nearest values, the largest contrast."""
-    values: dict[str, Any] = {name: _nearest(getattr(genome, name), space[name]) for name in GENES}
-    if values["font_size"] > values["row_height"]:
+    values = {name: _nearest(getattr(genome, name), space[name]) for name in GENES}
+    if values["font_size"] > values["row_height"]:  # type: ignore[operator]
         fitting = [row for row in space["row_height"] if row >= values["font_size"]]  # type: ignore[operator]
         values["row_height"] = min(fitting, default=max(space["row_height"]))  # type: ignore[type-var]
         small = [size for size in space["font_size"] if size <= values["row_height"]]  # type: ignore[operator]
@@ -170,5 +170,5 @@ def from_dict(values: Mapping[str, Any], space: Space) -> Genome:
     unknown = sorted(set(values) - set(GENES))
     if unknown:
         raise VistError(f"A genome has no gene {unknown[0]!r}: its genes are {', '.join(GENES)}.")
-    wanted: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
-    return repair(replace(Genome(), **wanted), space)
+    wanted = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+    return repair(replace(Genome(), **wanted), space)  # type: ignore[arg-type]
