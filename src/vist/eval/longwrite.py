@@ -138,9 +138,7 @@ def fact_rows(
                     said = writer.text(_greedy(writer, [*read, *writer.ids(f"\n\n{fact.cue}")]))
                     hits[name].append(float(is_exact(said, fact.answer)))
         pairs = pairs_of(writers)
-        rows += score_rows(
-            "facts kept", hits, groups=groups, pairs=pairs, seed=config.seed, distance=edge, **options
-        )
+        rows += score_rows("facts kept", hits, groups=groups, pairs=pairs, seed=config.seed, distance=edge, **options)
     return rows
 
 
