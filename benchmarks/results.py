@@ -49,6 +49,7 @@ def tasks(data: Path) -> list[Task]:
         for domain, windows in DOMAINS.items():
             size = ("--pages", str(pages), "--windows", str(windows), *(("--cost",) if domain == "books" else ()))
             found.append(Task("lm", "lm", (test[domain], *size)))
+    found.append(Task("dial", "dial", (test["books"], "--windows", "6", "--contexts", "50")))
     kinds = ("--kind", "all", "--contexts", "70", "--styles", STYLES)
     found.append(Task("recall", "recall", (test["books"], *kinds)))
     grid = ("--kind", "number", "--contexts", "30", "--lengths", "1,2,4,8", "--depths", "5")

@@ -8,7 +8,7 @@ import torch
 
 import vist.recipes
 import vist.train.vist2_nano
-from train.test_nano import DOMAINS
+from tiny_nano import DOMAINS
 from train.test_nano import miniature as nano_miniature
 from vist import Vist2ForCausalLM, Vist2Processor
 from vist.errors import VistError

@@ -9,11 +9,10 @@ Decisions
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from vist.errors import VistError
+from vist.model.dial import Dial
 from vist.model.processing import VistProcessor
 
 
@@ -25,9 +24,13 @@ class TextContextProcessor(VistProcessor):
 
     model_input_names = ["input_ids", "attention_mask", "context_ids", "context_mask"]
 
-    def _draw(self, contexts: list[str | None], max_pages: int | None) -> dict[str, Any]:
+    def _context_inputs(self, contexts: list[str | None], max_pages: int | None, dial: Dial) -> dict[str, np.ndarray]:
         if max_pages is not None:
             raise VistError(f"max_pages ({max_pages}) limits pages, but this model reads text; leave it out.")
+        if dial.turned:
+            raise VistError(
+                "This model has no dial: training fixed its ratio; leave ratio and visual_tokens out."
+            )
         rows = [self.tokenizer(text, add_special_tokens=False).input_ids if text else [] for text in contexts]
         longest = max((len(row) for row in rows), default=0)
         if longest == 0:

@@ -79,8 +79,7 @@ def lm(
 ) -> None:
     """Perplexity of the last 256 tokens under four conditions, with paired bootstrap intervals."""
     from vist.cli.output import console, differences_table, methods_table, remark
-    from vist.eval.conditions import Condition
-    from vist.eval.cost import measure_cost
+    from vist.eval.cost import costs_of
     from vist.eval.files import write_json
     from vist.eval.lm import evaluate_lm, lm_rows
     from vist.eval.provenance import provenance
@@ -104,10 +103,8 @@ def lm(
     result = evaluate_lm(reader, passages, numbers, batch_size, resamples, seed, others)
     methods = [result.method_dict(method) for method in result.conditions]
     if cost:
-        middle = passages[len(passages) // 2]
-        ways = {condition.value: (reader, condition) for condition in Condition}
-        ways |= {name: (other, Condition.VISUAL) for name, other in others.items()}
-        methods = [row | measure_cost(*ways[row["name"]], middle).to_dict() for row in methods]
+        costs = costs_of(reader, others, passages[len(passages) // 2])
+        methods = [row | costs[method].to_dict() for row, method in zip(methods, result.conditions, strict=True)]
     figures = result.to_dict()
     screen = console()
     screen.print(methods_table(methods, result.scored))

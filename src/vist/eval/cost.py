@@ -21,6 +21,7 @@ import gc
 import statistics
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.generation.streamers import BaseStreamer
 
-from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs
 from vist.eval.reader import Reader
 
 NEW_TOKENS = 64
@@ -80,6 +81,15 @@ def measure_cost(
         ttft_s=first,
         tokens_per_s=new_tokens / total,
     )
+
+
+def costs_of(
+    reader: Reader, beside: Mapping[str, Reader] | None, passage: Passage, new_tokens: int = NEW_TOKENS
+) -> dict[Method, Cost]:
+    """The cost of every condition and of the methods beside, which are read as visual context."""
+    ways: dict[Method, tuple[Reader, Condition]] = {condition: (reader, condition) for condition in Condition}
+    ways |= {OtherMethod(name): (other, Condition.VISUAL) for name, other in (beside or {}).items()}
+    return {method: measure_cost(*way, passage, new_tokens) for method, way in ways.items()}
 
 
 def count_flops(reader: Reader, condition: Condition, passage: Passage) -> int:

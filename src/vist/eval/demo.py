@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vist.errors import VistError
-from vist.eval.conditions import Condition, Method, OtherMethod, Passage
-from vist.eval.cost import NEW_TOKENS, Cost, measure_cost
+from vist.eval.conditions import Method, Passage
+from vist.eval.cost import NEW_TOKENS, Cost, costs_of
 from vist.eval.lm import LanguageModelling, evaluate_lm
 from vist.eval.reader import Reader
 from vist.eval.recall import KINDS, Recall, evaluate_recall, plan_contexts
@@ -134,9 +134,7 @@ def run_demo(
     modelling = evaluate_lm(reader, passages, [0] * len(windows), seed=config.seed, beside=beside)
     tell("Measuring FLOPs, memory and speed.")
     middle = passages[len(passages) // 2]
-    ways: dict[Method, tuple[Reader, Condition]] = {condition: (reader, condition) for condition in Condition}
-    ways |= {OtherMethod(name): (other, Condition.VISUAL) for name, other in (beside or {}).items()}
-    costs = {method: measure_cost(*way, middle, config.new_tokens) for method, way in ways.items()}
+    costs = costs_of(reader, beside, middle, config.new_tokens)
     tell(f"Planting {config.contexts * config.facts} facts on {config.pages} pages each time and asking for them.")
     contexts = plan_contexts(reader, [text], config.contexts, config.facts, config.pages, KINDS, config.seed)
     recalled = evaluate_recall(reader, contexts, config.pages, beside=beside)

@@ -90,12 +90,16 @@ class VistProcessor(ProcessorMixin):
         prompts = [prompt] if isinstance(prompt, str) else None if prompt is None else list(prompt)
         contexts = _per_sample(context, None if prompts is None else len(prompts))
         inputs = {} if prompts is None else self._tokenize(prompts, padding, tokenizer_options)
+        inputs.update(self._context_inputs(contexts, max_pages, dial))
+        return BatchFeature(inputs, tensor_type=return_tensors)
+
+    def _context_inputs(self, contexts: list[str | None], max_pages: int | None, dial: Dial) -> dict[str, np.ndarray]:
+        """What the contexts of a batch become: pages, and how many visual tokens each gets; nothing without any."""
         drawn = self._render(contexts, max_pages if max_pages is not None else self.max_pages)
         pages = self._stack(drawn)
-        inputs.update(pages)
         if pages and dial.turned:
-            inputs.update(self.dial_inputs(dial, [[page.text for page in sample] for sample in drawn]))
-        return BatchFeature(inputs, tensor_type=return_tensors)
+            pages.update(self.dial_inputs(dial, [[page.text for page in sample] for sample in drawn]))
+        return pages
 
     def decode(self, token_ids: Any, **options: Any) -> str:
         """Text of one sequence of token ids."""
