@@ -170,10 +170,10 @@ class _AfterImport(MetaPathFinder):
 
 
 def _wait_for_imports() -> None:
+    sys.meta_path.insert(0, _AfterImport())  # first: a follow-up may import one of the modules that are waited for
     for name, follow_up in _AFTER_IMPORT.items():
         if name in sys.modules:
             follow_up(sys.modules[name])
-    sys.meta_path.insert(0, _AfterImport())
 
 
 _wait_for_imports()

@@ -143,7 +143,7 @@ def run(code, folder):
 
 def test_auto_classes_know_vist_when_transformers_comes_first(folder, processor):
     processor.save_pretrained(folder)
-    run(AUTO.format(and_then="import vist"), folder)
+    run(AUTO.format(and_then="import vist\nassert callable(vist.render)"), folder)
 
 
 def test_importing_vist_is_light_and_auto_classes_know_it_later(folder, processor):
