@@ -28,9 +28,7 @@ class TextContextProcessor(VistProcessor):
         if max_pages is not None:
             raise VistError(f"max_pages ({max_pages}) limits pages, but this model reads text; leave it out.")
         if dial.turned:
-            raise VistError(
-                "This model has no dial: training fixed its ratio; leave ratio and visual_tokens out."
-            )
+            raise VistError("This model has no dial: training fixed its ratio; leave ratio and visual_tokens out.")
         rows = [self.tokenizer(text, add_special_tokens=False).input_ids if text else [] for text in contexts]
         longest = max((len(row) for row in rows), default=0)
         if longest == 0:
