@@ -26,7 +26,7 @@ def counted(checkpointing: bool = False) -> tuple[dict[str, int], VistConfig]:
     for part in (model.language_model, model.vision_tower):
         part.set_attn_implementation("eager")
     if checkpointing:
-        model.activation_checkpointing_enable()
+        model.checkpoint_activations()
     pages = some_pages(batch=1, pages=PAGES)
     pages["ink_mask"][:] = True
     ids = torch.randint(3, 18, (1, TEXT))
@@ -88,7 +88,7 @@ def test_computing_again_keeps_less_and_four_bits_take_a_quarter() -> None:
     config = VistConfig(text_config=llm, vision_config=tower, resampler_layers=1, resampler_size=16)
     model = meta_model(config).train()
     plain = training_memory(model, 64, 2, 4, 2)
-    model.activation_checkpointing_enable()
+    model.checkpoint_activations()
     again = training_memory(model, 64, 2, 4, 2, llm_bits=4)
     assert again["activations"] < 0.6 * plain["activations"]
     frozen = parameters_by_part(model)["frozen_llm"]

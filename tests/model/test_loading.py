@@ -170,3 +170,10 @@ except vist.CheckpointError as error:
     assert "no-such-model" in str(error)
 """
     run(names + AUTO.format(and_then="") + loading, folder)
+
+
+def test_loading_says_nothing(folder):
+    code = "import sys, vist; vist.VistForConditionalGeneration.from_pretrained(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if line.strip() and "Loading weights" not in line]
+    assert done.stdout == "" and said == []

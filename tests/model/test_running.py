@@ -72,7 +72,7 @@ def test_activation_checkpointing_recomputes_and_has_the_same_gradients(batch, m
         torch.manual_seed(5)
         model = tiny_model(lora_rank=2).train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            model.checkpoint_activations()
         calls.clear()
         model(**batch, labels=batch["input_ids"]).loss.backward()
         counts.append(len(calls))

@@ -16,7 +16,7 @@ from vist.model.vist import VistForConditionalGeneration
 
 
 def enable_checkpointing(model):
-    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    model.checkpoint_activations()
 
 
 def text_of(batch):

@@ -73,14 +73,20 @@ def _check_architecture(source: Any, model_type: str, kwargs: dict[str, Any]) ->
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Keep the library's table of missing weights off the screen: what is wrong is raised instead."""
+    """Keep the library's table of missing weights off the screen: what is wrong is raised instead.
+
+    A filter, since a higher level of this logger makes the library check plans for several devices, and warn.
+    """
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(_is_error)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _check_weights(source: Any, info: dict[str, Any]) -> None:

@@ -24,6 +24,14 @@ class ComposedModel(PreTrainedModel):
             self.vision_tower.eval()
         return self
 
+    def checkpoint_activations(self) -> None:
+        """Compute activations again on the way back instead of keeping them: less memory, more time.
+
+        The library's own method, whose name changed between its versions.
+        """
+        enable = getattr(self, "activation_checkpointing_enable", self.gradient_checkpointing_enable)
+        enable()
+
     def get_input_embeddings(self) -> nn.Module:
         """The LLM's token embeddings."""
         return self.language_model.get_input_embeddings()

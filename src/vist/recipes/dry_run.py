@@ -102,7 +102,7 @@ def _model(recipe: PaperRecipe) -> VistForConditionalGeneration:
     config = VistConfig(text_config=read_config(recipe.llm), vision_config=tower, **recipe.choices)
     model = meta_model(config).train()
     if recipe.stage.checkpointing:
-        model.activation_checkpointing_enable()
+        model.checkpoint_activations()
     return model
 
 

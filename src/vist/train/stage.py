@@ -122,9 +122,16 @@ def resolved_precision(precision: Precision) -> Precision:
     return "bf16" if precision != "fp32" and bf16_is_fast() else "fp32"
 
 
+#: what transformers calls the recomputing of activations: the second name is that of its older versions
+_CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in TrainingArguments.__annotations__
+)
+
+
 def training_arguments(config: StageConfig, folder: Path, seed: int) -> TrainingArguments:
     """The stage's configuration in transformers' words."""
     precision = resolved_precision(config.precision)
+    recomputing: dict[str, Any] = {_CHECKPOINTING: config.checkpointing}
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
@@ -141,7 +148,7 @@ def training_arguments(config: StageConfig, folder: Path, seed: int) -> Training
         save_steps=config.save_every,
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,  # a loss that is no number stops the run
-        activation_checkpointing=config.checkpointing,
+        **recomputing,
         dataloader_num_workers=config.workers,
         remove_unused_columns=False,
         seed=seed,
