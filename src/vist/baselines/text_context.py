@@ -122,8 +122,7 @@ class TextContextForConditionalGeneration(ComposedModel, GenerationMixin):
 
     def project_context(self, states: Tensor) -> Tensor:
         """Keys and values of all layers, once per context: (B,M,D) -> `cross_kv` (B, layers, 2, Hkv, M, Dh)."""
-        dtype = cross_attentions(self.language_model)[0].k_proj.weight.dtype
-        return project_states(self.language_model, states.to(dtype))
+        return project_states(self.language_model, states)
 
     @can_return_tuple
     def forward(

@@ -66,8 +66,13 @@ def cross_attentions(language_model: PreTrainedModel) -> list[CrossAttention]:
 
 
 def project_states(language_model: PreTrainedModel, states_BMD: Tensor) -> Tensor:
-    """Keys and values of a context for all layers: (B,M,Dv) -> `cross_kv` (B, layers, 2, Hkv, M, Dh)."""
-    return torch.stack([sublayer.project(states_BMD) for sublayer in cross_attentions(language_model)], dim=1)
+    """Keys and values of a context for all layers: (B,M,Dv) -> `cross_kv` (B, layers, 2, Hkv, M, Dh).
+
+    The states are taken to the type of the cross-attention's weights first.
+    """
+    sublayers = cross_attentions(language_model)
+    states_BMD = states_BMD.to(sublayers[0].k_proj.weight.dtype)
+    return torch.stack([sublayer.project(states_BMD) for sublayer in sublayers], dim=1)
 
 
 def _build(config: PreTrainedConfig, layer: Any, slot: int, options: CrossAttentionOptions) -> CrossAttention:
