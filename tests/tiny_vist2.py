@@ -53,7 +53,7 @@ def tiny_tower(size=(42, 112)):
 
 
 def tiny_vist2(family="qwen3", **choices):
-    choices = {"patches_per_token": 8, "aligner_heads": 4, **choices}
+    choices = {"patches_per_token": 8, "aligner_heads": 4, "visual_levels": 2, **choices}
     model = Vist2ForCausalLM.from_backbones(tiny_llm(family), tiny_tower(), **choices).eval()
     with torch.no_grad():
         for parameter in model.aligner.parameters():  # visual tokens that differ as much as words do

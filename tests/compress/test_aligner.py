@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vist.compress.aligner import build_aligner, pack_patches
+from vist.compress.aligner import PatchConvolution, build_aligner, pack_patches
 from vist.errors import VistError
 
 
@@ -17,11 +17,13 @@ def config(**changes):
         "patches_per_token": 4,
         "aligner_preceding": 0,
         "aligner_following": 0,
+        "aligner_convolutions": 0,
         "aligner_expansion": 2,
         "aligner_shortcut": False,
         "aligner_layers": 0,
         "aligner_heads": 2,
         "max_visual_tokens": 5,
+        "visual_levels": 1,
         "vision_size": 6,
         "text_size": 8,
     }
@@ -37,7 +39,10 @@ KINDS = [
     {},
     {"aligner_preceding": 2, "aligner_following": 1},
     {"aligner_shortcut": True, "aligner_layers": 1},
+    {"aligner_convolutions": 2, "aligner_preceding": 2, "aligner_following": 1},
     {"aligner": "resampler", "aligner_layers": 2},
+    {"aligner_layers": 1, "visual_levels": 3},
+    {"aligner": "resampler", "aligner_layers": 1, "visual_levels": 3},
 ]
 
 
@@ -65,13 +70,38 @@ def test_the_mlp_sees_the_patches_of_its_token_side_by_side():
     assert torch.allclose(out[0], torch.stack(by_hand), atol=1e-6)
 
 
+def test_levels_are_normed_apart():
+    aligner = build_aligner(config(visual_levels=3))
+    torch.nn.init.normal_(aligner.norm.weight)
+    torch.nn.init.normal_(aligner.norm.bias)
+    features, mask = chunks(4)
+    out = aligner(features, mask, torch.tensor([1]))
+    whole = aligner.mlp(aligner.group_norm(features).flatten())
+    for level, own in enumerate(whole.split(8)):
+        norm = torch.nn.LayerNorm(8)
+        norm.load_state_dict({name: value[level] for name, value in aligner.norm.state_dict().items()})
+        assert torch.allclose(out[0, 0, level], norm(own), atol=1e-6)
+
+
+def test_the_convolution_is_torchs():
+    """The same kernel as a `Conv1d`, over patches with zeros before and after."""
+    convolution = PatchConvolution(6, 10, preceding=2, following=1)
+    features, mask = chunks(9)
+    stock = torch.nn.Conv1d(6, 10, 4)
+    stock.weight.data = convolution.mlp[0].weight.unflatten(1, (6, 4))
+    stock.bias.data = convolution.mlp[0].bias
+    spread = stock(torch.nn.functional.pad(convolution.norm(features).mT, (2, 1))).mT
+    by_hand = features + convolution.mlp[2](torch.nn.functional.gelu(spread))
+    assert torch.allclose(convolution(features, mask), by_hand, atol=1e-6)
+
+
 @pytest.mark.parametrize("changes", KINDS)
 def test_every_chunk_is_what_it_would_be_alone(changes):
     aligner = build_aligner(config(**changes))
     features, mask = chunks(7, 3, 12)
     counts = torch.tensor([2, 1, 5])
     together = aligner(features, mask, counts)
-    assert together.shape == (3, 5, 8)
+    assert together.shape == (3, 5, changes.get("visual_levels", 1), 8)
     for number, count in enumerate(counts.tolist()):
         size = int(mask[number].sum())
         alone = aligner(features[number : number + 1, :size], mask[number : number + 1, :size], counts[number, None])
@@ -89,9 +119,9 @@ def test_what_stands_in_padding_does_not_matter(changes):
 
 
 def test_a_chunk_without_ink_still_has_its_tokens():
-    aligner = build_aligner(config(aligner_layers=1))
+    aligner = build_aligner(config(aligner_layers=1, aligner_convolutions=1, aligner_following=2))
     out = aligner(torch.zeros(1, 0, 6), torch.zeros(1, 0, dtype=torch.bool), torch.tensor([2]))
-    assert out.shape == (1, 2, 8) and out.isfinite().all()
+    assert out.shape == (1, 2, 1, 8) and out.isfinite().all()
 
 
 def test_a_division_without_room_is_refused():

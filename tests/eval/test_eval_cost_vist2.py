@@ -25,7 +25,12 @@ from vist.model.vist2_configuration import Vist2Config
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"aligner_shortcut": True}, {"aligner_preceding": 2, "aligner_following": 1, "patches_per_token": 5}],
+    [
+        {},
+        {"aligner_shortcut": True, "visual_levels": 2},
+        {"aligner_preceding": 2, "aligner_following": 1, "patches_per_token": 5},
+        {"aligner_preceding": 2, "aligner_following": 1, "patches_per_token": 5, "aligner_convolutions": 2},
+    ],
 )
 def test_the_aligners_operations_are_the_counters(changes: dict) -> None:
     config = Vist2Config(text_config=tiny_llm().config, vision_config=tiny_tower().config, **changes)
@@ -34,7 +39,7 @@ def test_the_aligners_operations_are_the_counters(changes: dict) -> None:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         aligner(features, mask, torch.tensor([7, 7, 7]))
-    assert counter.get_total_flops() == aligner_work(config, 21).total
+    assert counter.get_total_flops() == aligner_work(config, 21, 60).total
     assert aligner_parameters(config) == sum(parameter.numel() for parameter in aligner.parameters())
 
 

@@ -101,8 +101,9 @@ def test_incremental_writing_equals_the_full_forward(size, tolerance, ratio, rea
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
-def test_it_holds_for_every_family_and_kernel(family, kernel):
-    model = tiny_vist2(family)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_it_holds_for_every_family_and_kernel(family, kernel, levels):
+    model = tiny_vist2(family, visual_levels=levels)
     model.language_model.set_attn_implementation(kernel)
     text = some_ids(150)[:40]
     logits, _ = written_logits(model, tiny_processor(), [text], 5)

@@ -17,6 +17,7 @@ from vist.model.vist2_processing import Vist2Processor
 CHOICES = [
     {},
     {"aligner_layers": 1, "aligner_shortcut": True, "aligner_expansion": 2},
+    {"aligner_convolutions": 2, "aligner_preceding": 2, "aligner_following": 1, "visual_levels": 1},
     {"aligner": "resampler", "aligner_layers": 1, "max_visual_tokens": 6},
 ]
 
@@ -78,7 +79,7 @@ def test_incomplete_folders_are_refused(tmp_path):
     assert "lacks 1 weight" in load_error(tmp_path)
     weights["aligner.norm.weight"] = torch.zeros(5)
     save_file(weights, path, metadata={"format": "pt"})
-    assert "(5,)" in load_error(tmp_path) and "(32,)" in load_error(tmp_path)
+    assert "(5,)" in load_error(tmp_path) and "(2, 32)" in load_error(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
     assert "Cannot load" in load_error(tmp_path)
 

@@ -37,6 +37,7 @@ def miniature() -> Vist2NanoRecipe:
         ratio=2.0,
         domains=DOMAINS,
         read_back_tokens=32,
+        visual_levels=2,
         **stages,
         **mixes,
         **curricula,

@@ -13,8 +13,11 @@ Decisions
   is always in its first place, so that the MLP does the same at every ratio.
 - A token may also see a few patches before and after its own: what a word is depends on how it begins, and who looks
   something up looks for what stands before it.
-- Tokens leave through a norm whose size starts at that of the LLM's own embeddings.
-- X chunks, L patches of the longest, K tokens of the longest, G places per token, D width.
+- What stands in a patch is read alike wherever the patch lies, so convolutions may read it before patches are put side
+  by side: their weights learn from every patch, those of the MLP from one place of a visual token each.
+- A visual token has one or more levels: what the LLM takes as its embedding, and what is added above some of its
+  layers. Each leaves through a norm whose size starts at that of the LLM's own embeddings.
+- X chunks, L patches of the longest, K tokens of the longest, G places per token, E levels, D width of the LLM.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vist.compress.resampler import PerceiverLayer, PerceiverResampler
@@ -37,11 +41,13 @@ class AlignerConfig(Protocol):
     patches_per_token: int
     aligner_preceding: int
     aligner_following: int
+    aligner_convolutions: int
     aligner_expansion: int
     aligner_shortcut: bool
     aligner_layers: int
     aligner_heads: int
     max_visual_tokens: int
+    visual_levels: int
 
     @property
     def vision_size(self) -> int:
@@ -52,41 +58,93 @@ class AlignerConfig(Protocol):
         """Width of the LLM's embeddings."""
 
 
+class LevelLayerNorm(nn.Module):
+    """Layer norm over D with a size and a shift of its own for every level."""
+
+    def __init__(self, levels: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(levels, width))
+        self.bias = nn.Parameter(torch.zeros(levels, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., E*D) -> (...,E,D)."""
+        levels = tokens.unflatten(-1, tuple(self.weight.shape))
+        return F.layer_norm(levels, self.weight.shape[1:]) * self.weight + self.bias
+
+
+class PatchConvolution(nn.Module):
+    """A two-layer convolution along the text: every patch learns what begins in it from its neighbours.
+
+    Its kernel is the weight of a linear layer over neighbours side by side, so that optimizers for matrices take it.
+    """
+
+    def __init__(self, width: int, hidden: int, preceding: int, following: int) -> None:
+        super().__init__()
+        self.preceding, self.following = preceding, following
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear((preceding + 1 + following) * width, hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
+
+    def forward(self, features_XLD: Tensor, mask_XL: Tensor) -> Tensor:
+        """(X,L,D), with a residual; what stands beyond the mask is not seen."""
+        if not mask_XL.shape[1]:
+            return features_XLD
+        there_XL1 = mask_XL.unsqueeze(-1)
+        normed_XLD = self.norm(features_XLD).masked_fill(~there_XL1, 0)
+        padded_XLD = F.pad(normed_XLD, (0, 0, self.preceding, self.following))
+        neighbours_XLD = padded_XLD.unfold(1, self.preceding + 1 + self.following, 1).flatten(2)
+        return (features_XLD + self.mlp(neighbours_XLD)).masked_fill(~there_XL1, 0)
+
+
 class ShuffleAligner(nn.Module):
-    """Neighbouring patches side by side, a two-layer MLP, on request Perceiver layers that look at the whole chunk."""
+    """Neighbouring patches side by side, then a two-layer MLP.
+
+    On request convolutions over the patches come before, and Perceiver layers that look at the whole chunk after.
+    """
 
     def __init__(self, config: AlignerConfig) -> None:
         super().__init__()
-        places, vision, width = config.patches_per_token, config.vision_size, config.text_size
+        places, vision, levels = config.patches_per_token, config.vision_size, config.visual_levels
         self.patches_per_token = places
         self.preceding, self.following = config.aligner_preceding, config.aligner_following
+        hidden, width = config.aligner_expansion * config.text_size, levels * config.text_size
+        self.convolutions = nn.ModuleList(
+            PatchConvolution(vision, hidden, self.preceding, self.following) for _ in range(config.aligner_convolutions)
+        )
+        if self.convolutions:
+            self.preceding = self.following = 0
         seen = self.preceding + places + self.following
         self.group_norm = nn.LayerNorm(vision)
-        hidden = config.aligner_expansion * width
         self.mlp = nn.Sequential(nn.Linear(seen * vision, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.shortcut = nn.Linear(seen * vision, width, bias=False) if config.aligner_shortcut else None
         self.adapt = nn.Linear(vision, width) if config.aligner_layers else None
-        self.layers = nn.ModuleList(PerceiverLayer(width, config.aligner_heads) for _ in range(config.aligner_layers))
-        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(
+            PerceiverLayer(width, levels * config.aligner_heads) for _ in range(config.aligner_layers)
+        )
+        self.norm = LevelLayerNorm(levels, config.text_size)
 
     def forward(self, features_XLD: Tensor, mask_XL: Tensor, counts_X: Tensor) -> Tensor:
-        """Reduce every chunk to as many tokens as asked for -> (X,K,D), zero beyond a chunk's count.
+        """Reduce every chunk to as many tokens as asked for -> (X,K,E,D), zero beyond a chunk's count.
 
         `features_XLD` the inked patches of each chunk in reading order, `mask_XL` bool, True = a patch; `counts_X` the
         number of tokens of each chunk.
         Raises VistError when a chunk has more patches than its tokens have places.
         """
+        features_XLD = features_XLD.masked_fill(~mask_XL.unsqueeze(-1), 0)
+        for convolution in self.convolutions:
+            features_XLD = convolution(features_XLD, mask_XL)
         groups_XKGD, alive_XK = self._groups(features_XLD, mask_XL, counts_X)
         side_by_side = groups_XKGD.flatten(2)
         tokens_XKD = self.mlp(side_by_side)
         if self.shortcut is not None:
             tokens_XKD = tokens_XKD + self.shortcut(side_by_side)
         if self.adapt is not None:
-            features_XLD = self.adapt(features_XLD.masked_fill(~mask_XL.unsqueeze(-1), 0))
+            adapted_XLD = self.adapt(features_XLD)
             seen = torch.cat([mask_XL, alive_XK], dim=1)
             for layer in self.layers:
-                tokens_XKD = layer(tokens_XKD, features_XLD, seen)
-        return self.norm(tokens_XKD).masked_fill(~alive_XK.unsqueeze(-1), 0)
+                tokens_XKD = layer(tokens_XKD, adapted_XLD, seen)
+        return self.norm(tokens_XKD).masked_fill(~alive_XK[..., None, None], 0)
 
     def _groups(self, features_XLD: Tensor, mask_XL: Tensor, counts_X: Tensor) -> tuple[Tensor, Tensor]:
         """What each token sees (X,K,G,D), zero where there is no patch, and which tokens are in use (X,K).
@@ -127,7 +185,7 @@ class ResamplerAligner(nn.Module):
     def __init__(self, config: AlignerConfig) -> None:
         super().__init__()
         self.resampler = PerceiverResampler(_Latents(config))  # type: ignore[arg-type]  # reads these names only
-        self.norm = nn.LayerNorm(config.text_size)
+        self.norm = LevelLayerNorm(config.visual_levels, config.text_size)
 
     def forward(self, features_XLD: Tensor, mask_XL: Tensor, counts_X: Tensor) -> Tensor:
         """As `ShuffleAligner.forward`. Raises VistError when a chunk asks for more tokens than there are latents."""
@@ -139,7 +197,7 @@ class ResamplerAligner(nn.Module):
             )
         tokens_XKD = self.resampler(features_XLD[:, None], mask_XL[:, None]).tokens[:, 0, :most]
         alive_XK = torch.arange(most, device=counts_X.device) < counts_X[:, None]
-        return self.norm(tokens_XKD).masked_fill(~alive_XK.unsqueeze(-1), 0)
+        return self.norm(tokens_XKD).masked_fill(~alive_XK[..., None, None], 0)
 
 
 class _Latents:
@@ -147,8 +205,9 @@ class _Latents:
 
     def __init__(self, config: AlignerConfig) -> None:
         self.num_visual_tokens = config.max_visual_tokens
-        self.resampler_layers, self.resampler_heads = config.aligner_layers, config.aligner_heads
-        self.resampler_size, self.vision_size = config.text_size, config.vision_size
+        self.resampler_layers = config.aligner_layers
+        self.resampler_heads = config.visual_levels * config.aligner_heads
+        self.resampler_size, self.vision_size = config.visual_levels * config.text_size, config.vision_size
 
 
 def build_aligner(config: AlignerConfig) -> ShuffleAligner | ResamplerAligner:

@@ -109,7 +109,7 @@ def vist2_row(name: str, llm: PreTrainedConfig, reading: Reading, te: int, td: i
     encoded = 0 if reading.chunks_kept else pages
     work = {
         "encoder": tower_work(tower, patches, pooled=False) * encoded,
-        "resampler": Work() if reading.chunks_kept else aligner_work(config, visual),
+        "resampler": Work() if reading.chunks_kept else aligner_work(config, visual, pages * patches),
         "llm": language_model_work(llm, visual + td, 1),
     }
     more = 0 if reading.chunks_kept else tower_parameters(tower) + aligner_parameters(config)

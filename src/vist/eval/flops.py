@@ -152,13 +152,16 @@ def _local_start(config: VistConfig, patches: int) -> Work:
     return work
 
 
-def aligner_work(config: Vist2Config, tokens: int) -> Work:
-    """VIST2's "shuffle" aligner without Perceiver layers, over so many visual tokens."""
-    seen = config.aligner_preceding + config.patches_per_token + config.aligner_following
-    side_by_side, width = seen * config.vision_size, config.text_size
-    hidden = config.aligner_expansion * width
+def aligner_work(config: Vist2Config, tokens: int, patches: int) -> Work:
+    """VIST2's "shuffle" aligner without Perceiver layers, over so many patches that become so many visual tokens."""
+    around, vision = config.aligner_preceding + config.aligner_following, config.vision_size
+    hidden, width = config.aligner_expansion * config.text_size, config.visual_levels * config.text_size
+    side_by_side = (config.patches_per_token + (0 if config.aligner_convolutions else around)) * vision
     work = linear(tokens, side_by_side, hidden) + linear(tokens, hidden, width)
-    return work + linear(tokens, side_by_side, width) if config.aligner_shortcut else work
+    if config.aligner_shortcut:
+        work += linear(tokens, side_by_side, width)
+    convolution = linear(patches, (1 + around) * vision, hidden) + linear(patches, hidden, vision)
+    return sum([convolution] * config.aligner_convolutions, work)
 
 
 def text_encoder_work(config: PreTrainedConfig, tokens: int, chunk: int) -> Work:

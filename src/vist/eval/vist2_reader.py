@@ -7,9 +7,10 @@ Decisions
 - Distant text and prompt are cut apart: the last chunk of the distant text is drawn however short it is, so that all of
   it is pages and none of it is text, as the conditions say. The prompt stays text throughout.
 - The "states" of a context are embeddings in the LLM's sequence, and projecting them changes nothing.
-- With everything finished on the left, the mask of VIST2 is the ordinary causal one; so the LLM reads and writes here
-  by its own `forward` and `generate`.
-- B batch, M places of the context (visual tokens, and text that could not be drawn), T tokens of the prompt, D width.
+- With everything finished on the left, the mask of VIST2 is the ordinary causal one; so the LLM reads by its own
+  `forward`, and writes by its own `generate` behind the cache of what was read.
+- B batch, M places of the context (visual tokens, and text that could not be drawn), T tokens of the prompt, S places
+  in all, E levels of a visual token, D width.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers import BatchFeature, DynamicCache, PreTrainedTokenizerBase
 
 from vist.errors import VistError
 from vist.eval.reader import Reader
@@ -84,7 +85,7 @@ class MemoryModel:
     def encode_context(
         self, context_ids: Tensor | None = None, roles: Tensor | None = None, **pages: Any
     ) -> VisualContext:
-        """`MemoryProcessor`'s tensors as embeddings (B,M,D) and which are real (B,M); the summary is not there.
+        """`MemoryProcessor`'s tensors as embeddings (B,M,E,D) and which are real (B,M); the summary is not there.
 
         Raises VistError for pages without chunks: a measure that draws pages itself cannot measure VIST2.
         """
@@ -107,13 +108,13 @@ class MemoryModel:
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, logits_to_keep: int = 0, **context: Any
     ) -> VistOutput:
-        """Logits of the prompt (B,T) after its start token and the context: states (B,M,D), or what to encode."""
+        """Logits of the prompt (B,T) after its start token and the context: states (B,M,E,D), or what to encode."""
         context.pop("use_cache", None)
         embeds, mask = self._before(input_ids, attention_mask, context)
         keep = logits_to_keep or input_ids.shape[1]
         position = (mask.cumsum(1) - 1).clamp(min=0)
-        output = self.language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
+        output = self.model.read(
+            embeds, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
         )
         return VistOutput(logits=output.logits)
 
@@ -123,14 +124,20 @@ class MemoryModel:
         names = (*_CONTEXT, *_NAMES, "cross_mask")
         context = {name: options.pop(name) for name in names if name in options}
         embeds, mask = self._before(input_ids, attention_mask, context)
-        new = self.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **options)
-        return torch.cat([input_ids, new.to(input_ids.device)], dim=1)
+        cache = DynamicCache()
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        read = {"attention_mask": mask[:, :-1], "position_ids": position[:, :-1], "past_key_values": cache}
+        if embeds.shape[1] > 1:
+            self.model.read(embeds[:, :-1], **read, use_cache=True, logits_to_keep=1)
+        ids = torch.nn.functional.pad(input_ids, (mask.shape[1] - input_ids.shape[1], 0))
+        found = self.language_model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **options)
+        return found[:, mask.shape[1] - input_ids.shape[1] :]
 
     def _before(
         self, input_ids: Tensor, attention_mask: Tensor | None, context: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        """Embeddings (B,S,D) and mask (B,S) of [padding, start token, context, rest of the prompt]."""
-        prompt = self.model.get_input_embeddings()(input_ids)
+        """Embeddings (B,S,E,D) and mask (B,S) of [padding, start token, context, rest of the prompt]."""
+        prompt = self.model.embed(input_ids, torch.full_like(input_ids, int(Role.TEXT)))
         there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states = next((context[name] for name in _CONTEXT if context.get(name) is not None), None)
         mask = context.get("cross_mask")
@@ -145,7 +152,7 @@ class MemoryModel:
             start, *rest = own[real].split([1, int(real.sum()) - 1])
             rows.append(torch.cat([start, before[seen], *rest]))
         longest = max(len(row) for row in rows)
-        embeds = torch.stack([torch.nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        embeds = torch.stack([torch.nn.functional.pad(row, (0, 0, 0, 0, longest - len(row), 0)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
         return embeds, (torch.arange(longest, device=embeds.device) >= longest - lengths[:, None]).long()
 

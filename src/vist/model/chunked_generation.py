@@ -299,14 +299,14 @@ def _close(
     rows = torch.tensor(list(frames), device=device)
     batch = _to(processor.pack([[frame] for frame in frames.values()], padding_side="left"), device)
     names = ("input_ids", "roles", "pixel_values", "ink_mask", "page_chunks", "visual_counts")
-    embeds_RQD = model.embed(**{name: batch[name] for name in names})
+    embeds_RQED = model.embed(**{name: batch[name] for name in names})
     there_RQ = batch["roles"] != int(Role.PADDING)
     view, before_RS = state.view(rows)
     places = torch.arange(there_RQ.shape[1], device=device)
     own_RQQ = (places[None, :, None] >= places) & there_RQ[:, None, :] | (places[:, None] == places)
     seen = torch.cat([before_RS[:, None].expand(-1, len(places), -1), own_RQQ], dim=2)[:, None]
     position = before_RS.sum(1, keepdim=True) + (there_RQ.cumsum(1) - 1).clamp(min=0)
-    logits_RV = _run(model, embeds_RQD, seen, position, view)
+    logits_RV = _run(model, embeds_RQED, seen, position, view)
     logits_BV = ledger.logits.clone()
     logits_BV[rows] = logits_RV
     counts = [list(found) for found in ledger.chunks]
@@ -323,7 +323,7 @@ def _write(model: Vist2ForCausalLM, state: ChunkedState, step: Step) -> None:
     tokens_B1 = torch.tensor(step.tokens, device=device)[:, None]
     written_B, keeps_B = _chosen(step.writes, len(tokens_B1), device), _chosen(step.keeps, len(tokens_B1), device)
     seen = torch.cat([ledger.there, torch.ones_like(written_B)[:, None]], dim=1)[:, None, None]
-    embeds = model.get_input_embeddings()(tokens_B1)
+    embeds = model.get_input_embeddings()(tokens_B1).unsqueeze(2)
     logits_BV = _run(model, embeds, seen, state.lengths[:, None], state.cache)
     there, kept = state.extended(written_B, keeps_B)
     state.ledger = replace(
@@ -337,12 +337,12 @@ def _write(model: Vist2ForCausalLM, state: ChunkedState, step: Step) -> None:
     )
 
 
-def _run(model: Vist2ForCausalLM, embeds_BQD: Tensor, seen_B1QK: Tensor, position_BQ: Tensor, cache: Any) -> Tensor:
+def _run(model: Vist2ForCausalLM, embeds_BQED: Tensor, seen_B1QK: Tensor, position_BQ: Tensor, cache: Any) -> Tensor:
     """One pass of the LLM over new places behind a cache -> logits (B,V) of the last place."""
     kernel = model.language_model.config._attn_implementation
-    output = model.language_model(
-        inputs_embeds=embeds_BQD,
-        attention_mask=kernel_mask(seen_B1QK, kernel, embeds_BQD.dtype),
+    output = model.read(
+        embeds_BQED,
+        attention_mask=kernel_mask(seen_B1QK, kernel, embeds_BQED.dtype),
         position_ids=position_BQ,
         past_key_values=cache,
         use_cache=True,

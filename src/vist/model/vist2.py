@@ -9,7 +9,8 @@ Decisions
 - Without `roles` the model is that LLM, to the bit.
 - Sliding windows are not applied: what is distant is visual already, and the mask says who is seen.
 - The tower is frozen from the start, the LLM is not: in VIST2 it learns to read visual tokens.
-- B batch, T places of the sequence, P pages, C chunks, M visual tokens of the batch, D width.
+- A visual token may have levels for several of the LLM's layers (fuse/levels.py). A text token has the first only.
+- B batch, T places of the sequence, P pages, C chunks, M visual tokens of the batch, E levels, D width.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from vist.compress.aligner import build_aligner, pack_patches
 from vist.compress.resampler import PerceiverResampler
 from vist.errors import VistError
 from vist.fuse.interleave import Interleaving, Role, layout_mask, positions
+from vist.fuse.levels import LEVELS, take_levels
 from vist.model.checkpoint import checked_loading
 from vist.model.chunked_generation import chunked_sample, nothing_written, read_context, read_request
 from vist.model.chunked_state import ChunkedState
@@ -81,6 +83,8 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
         config.text_config, config.vision_config = self.language_model.config, self.vision_tower.config
         self.aligner = build_aligner(config)
+        if config.visual_levels > 1:
+            take_levels(self.language_model)
         self.post_init()
         self.freeze_tower()
 
@@ -140,7 +144,7 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
     def encode_chunks(
         self, pixel_values: Tensor, ink_mask: Tensor, page_chunks: Tensor, visual_counts: Tensor
     ) -> Tensor:
-        """Read pages: -> (M,D), the visual tokens of all chunks, sample by sample and chunk by chunk.
+        """Read pages: -> (M,E,D), the visual tokens of all chunks, sample by sample and chunk by chunk.
 
         `pixel_values` (B,P,H,W) uint8, `ink_mask` (B,P,rows,cols) bool on the tower's grid of patches, `page_chunks`
         (B,P), to which chunk of its sample a page belongs (-1 = none), `visual_counts` (B,C), tokens of each chunk.
@@ -158,9 +162,9 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
         packed, there = pack_patches(seen.features, seen.mask, page_chunks.to(device), chunks)
         counts = visual_counts.to(device).flatten()
         used = counts > 0
-        tokens_XKD = self.aligner(packed[used].to(self.aligner.norm.weight.dtype), there[used], counts[used])
-        alive_XK = torch.arange(tokens_XKD.shape[1], device=device) < counts[used][:, None]
-        return tokens_XKD[alive_XK]
+        tokens_XKED = self.aligner(packed[used].to(self.aligner.norm.weight.dtype), there[used], counts[used])
+        alive_XK = torch.arange(tokens_XKED.shape[1], device=device) < counts[used][:, None]
+        return tokens_XKED[alive_XK]
 
     def embed(
         self,
@@ -173,9 +177,9 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
         visual_counts: Tensor | None = None,
         visual_tokens: Tensor | None = None,
     ) -> Tensor:
-        """The embeddings of a sequence, visual tokens in their places -> (B,T,D).
+        """The embeddings of a sequence, visual tokens in their places -> (B,T,E,D); text has the first level only.
 
-        `visual_tokens` (M,D), as `encode_chunks` returns them, spare the pages a second reading.
+        `visual_tokens` (M,E,D), as `encode_chunks` returns them, spare the pages a second reading.
 
         Raises VistError when the places and the visual tokens of a sample differ in number.
         """
@@ -194,9 +198,17 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
         if visual_tokens is None and pixel_values is not None:
             assert ink_mask is not None and page_chunks is not None and visual_counts is not None
             visual_tokens = self.encode_chunks(pixel_values, ink_mask, page_chunks, visual_counts)
+        above = inputs_embeds.new_zeros(*roles.shape, self.config.visual_levels - 1, inputs_embeds.shape[-1])
+        embeds_BTED = torch.cat([inputs_embeds.unsqueeze(2), above], dim=2)
         if visual_tokens is None:
-            return inputs_embeds
-        return inputs_embeds.masked_scatter(places.unsqueeze(-1), visual_tokens.to(inputs_embeds))
+            return embeds_BTED
+        return embeds_BTED.masked_scatter(places[..., None, None], visual_tokens.to(inputs_embeds))
+
+    def read(self, embeds_BTED: Tensor, **options: Any) -> Any:
+        """One pass of the LLM over embeddings as `embed` makes them; options and output are those of its `forward`."""
+        if embeds_BTED.shape[2] > 1:
+            options[LEVELS] = embeds_BTED[:, :, 1:]
+        return self.language_model(inputs_embeds=embeds_BTED[:, :, 0], **options)
 
     @can_return_tuple
     def forward(
@@ -224,29 +236,36 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
         """Logits of an interleaved sequence, teacher-forced, as `Vist2Processor.pack` builds it.
 
         `roles`, `spans`, `documents` (B,T): see fuse/interleave.py; the pages as in `encode_chunks`, or what that
-        returned as `visual_tokens` (M,D). `inputs_embeds` (B,T,D) replaces the text's embeddings. `shift_labels` (B,T):
-        the token that each place predicts, -100 = none; `labels` as usual, for plain text.
+        returned as `visual_tokens` (M,E,D). `inputs_embeds` (B,T,D) replaces the text's embeddings. `shift_labels`
+        (B,T): the token that each place predicts, -100 = none; `labels` as usual, for plain text.
         Without `roles` this is the stock LLM.
         """
         if roles is not None:
             assert spans is not None and documents is not None
             layout = Interleaving(roles, spans, documents)
             pages = (pixel_values, ink_mask, page_chunks, visual_counts, visual_tokens)
-            inputs_embeds = self.embed(input_ids, roles, inputs_embeds, *pages)
-            input_ids, position_ids = None, positions(layout)
+            embeds_BTED = self.embed(input_ids, roles, inputs_embeds, *pages)
             kernel = self.language_model.config._attn_implementation
-            use_cache = bool(use_cache)
-            attention_mask = layout_mask(layout, kernel, inputs_embeds.dtype)
-        output = self.language_model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
-        )
+            output = self.read(
+                embeds_BTED,
+                attention_mask=layout_mask(layout, kernel, embeds_BTED.dtype),
+                position_ids=positions(layout),
+                past_key_values=past_key_values,
+                use_cache=bool(use_cache),
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
+        else:
+            output = self.language_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
         loss = None
         if labels is not None or shift_labels is not None:
             loss = self.loss_function(

@@ -25,10 +25,14 @@ class Vist2Config(PreTrainedConfig):
     patches_per_token: of "shuffle": most patches that become one visual token, which bounds the ratio.
     max_visual_tokens: of "resampler": its latents, the most visual tokens of a chunk.
     aligner_preceding, aligner_following: of "shuffle": patches before and after its own that a visual token sees too.
-    aligner_expansion: of "shuffle": hidden units of the MLP per output.
+    aligner_convolutions: of "shuffle": two-layer convolutions over neighbouring patches, before patches are put side by
+        side; preceding and following patches are then seen by each convolution instead of the visual token.
+    aligner_expansion: of "shuffle": hidden units of the MLP per width of the LLM.
     aligner_shortcut: of "shuffle": a linear path beside the MLP.
     aligner_layers, aligner_heads: Perceiver layers that let every token look at its whole chunk; "resampler" has at
         least one.
+    visual_levels: levels of the LLM at which a visual token is given: 1 = as an embedding; more: something is added to
+        what enters the layers above the first as well (DeepStack, arXiv 2406.04334).
     style: name of the page style the model was trained on.
     """
 
@@ -43,10 +47,12 @@ class Vist2Config(PreTrainedConfig):
     max_visual_tokens: int = 64
     aligner_preceding: int = 0
     aligner_following: int = 0
+    aligner_convolutions: int = 0
     aligner_expansion: int = 4
     aligner_shortcut: bool = False
     aligner_layers: int = 0
     aligner_heads: int = 8
+    visual_levels: int = 1
     style: str = "vist"
     tie_word_embeddings: bool = False
 
@@ -77,7 +83,7 @@ class Vist2Config(PreTrainedConfig):
         if self.aligner not in ALIGNER_NAMES:
             raise VistError(f"Unknown aligner {self.aligner!r}; choose one of {', '.join(ALIGNER_NAMES)}.")
         lowest = {"patches_per_token": 1, "max_visual_tokens": 1, "aligner_expansion": 1, "aligner_heads": 1}
-        lowest |= {"aligner_preceding": 0, "aligner_following": 0}
+        lowest |= {"aligner_preceding": 0, "aligner_following": 0, "aligner_convolutions": 0, "visual_levels": 1}
         lowest["aligner_layers"] = 1 if self.aligner == "resampler" else 0
         for name, low in lowest.items():
             value = getattr(self, name)
@@ -85,6 +91,11 @@ class Vist2Config(PreTrainedConfig):
                 raise VistError(
                     f"{name} must be a whole number of at least {low} for aligner={self.aligner!r}, got {value!r}."
                 )
+        if self.visual_levels > self.text_config.num_hidden_layers:
+            raise VistError(
+                f"visual_levels={self.visual_levels}, but the LLM has {self.text_config.num_hidden_layers} layers, and "
+                "each takes one level; choose no more levels than layers."
+            )
         if self.aligner_layers and self.text_size % self.aligner_heads:
             raise VistError(
                 f"The LLM's width ({self.text_size}) must be a multiple of aligner_heads ({self.aligner_heads}); "

@@ -95,7 +95,7 @@ class InterleavedSamples(Dataset, ABC):
     ):
         self.corpus, self.processor, self.curriculum = corpus, processor, curriculum
         self.samples, self.seed = samples, seed
-        self.strips = Strips(processor.page_style, processor.patches_per_token or 1, parts)
+        self.strips = Strips.of(processor, parts)
 
     def __len__(self) -> int:
         return self.samples

@@ -5,6 +5,8 @@ Owns that arithmetic and the guide of a sequence. Must not know about models or 
 Decisions
 - A visual token is a strip of patches. It is cut into parts of equal width, counted from its first patch whatever the
   ratio, so that one part always means the same places of the aligner's input.
+- Few strips are as long as the aligner has room for. The parts are those of one patch less, which makes them narrow
+  enough for digits to have one each; what lies behind belongs to the last.
 - A guide says, for every place of a sequence, at which place the token that it predicts can be looked up, and in which
   part of it.
 """
@@ -18,7 +20,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from vist.model.chunks import DrawnChunk, decode
-from vist.model.vist2_processing import IGNORED, Stretch
+from vist.model.vist2_processing import IGNORED, Stretch, Vist2Processor
 from vist.render import PageStyle, layout
 from vist.train.tokenizer import first_visible
 
@@ -27,11 +29,16 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Strips:
-    """How visual tokens are read: page style, room of a visual token in patches, and the parts it is cut into."""
+    """How visual tokens are read: page style, the patches that are cut into parts, and how many parts."""
 
     style: PageStyle
     room: int
     parts: int
+
+    @classmethod
+    def of(cls, processor: Vist2Processor, parts: int) -> Strips:
+        """For the chunks of this processor."""
+        return cls(processor.page_style, max(1, (processor.patches_per_token or 1) - 1), parts)
 
     def places(self, text: str, pages: DrawnChunk, characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For these characters of a chunk's text: their visual token and its part; NOWHERE = not drawn."""
@@ -45,7 +52,7 @@ class Strips:
         width = self.style.row_height
         centre = (2 * placed.x[characters] + placed.advance[characters]) // 2
         inside = np.clip(centre - cell * width, 0, width - 1)
-        part = ((rank - first) * width + inside) * self.parts // (self.room * width)
+        part = np.minimum(((rank - first) * width + inside) * self.parts // (self.room * width), self.parts - 1)
         return np.where(drawn, token, NOWHERE), np.where(drawn, part, NOWHERE)
 
 

@@ -54,7 +54,9 @@ class Vist2NanoRecipe:
     Attributes:
         nano: the run that tokenizer, language model and TextViT come from.
         chunk_size, tolerance, ratio: of the finished model's processor.
-        patches_per_token, aligner_preceding, aligner_following, aligner_expansion, aligner_layers: of the aligner.
+        patches_per_token, aligner_preceding, aligner_following, aligner_convolutions, aligner_expansion,
+            aligner_layers: of the aligner.
+        visual_levels: levels of a visual token.
         domains: weight of each corpus domain for instructions.
         random_strings: share of random strings among the pages to align and among the texts to be read back whole.
         whole, read_back_tokens: share of texts that are read back from the beginning; text tokens of a sample.
@@ -71,8 +73,10 @@ class Vist2NanoRecipe:
     patches_per_token: int
     aligner_preceding: int
     aligner_following: int
+    aligner_convolutions: int
     aligner_expansion: int
     aligner_layers: int
+    visual_levels: int
     domains: Mapping[str, float]
     random_strings: float
     alignment: StageConfig
@@ -208,8 +212,10 @@ class Vist2NanoRun:
             patches_per_token=self.recipe.patches_per_token,
             aligner_preceding=self.recipe.aligner_preceding,
             aligner_following=self.recipe.aligner_following,
+            aligner_convolutions=self.recipe.aligner_convolutions,
             aligner_expansion=self.recipe.aligner_expansion,
             aligner_layers=self.recipe.aligner_layers,
+            visual_levels=self.recipe.visual_levels,
             aligner_heads=max(1, llm.config.hidden_size // 64),
             aligner_shortcut=True,
             style=STYLE,
