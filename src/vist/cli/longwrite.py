@@ -48,7 +48,7 @@ def longwrite(
     from vist.eval.longwrite import LongWriteConfig, make_plans
     from vist.eval.windows import read_documents
     from vist.eval.writers import equal_window, writers
-    from vist.model.vist import load_llm
+    from vist.model.checkpoint import load_llm
 
     config = LongWriteConfig(tokens, texts if limit is None else min(texts, limit), facts, temperature, top_p, seed)
     loaded, processor = load_vist2(model, device)

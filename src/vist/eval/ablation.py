@@ -43,8 +43,9 @@ from vist.eval.scores import Row
 from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
 from vist.fuse.insert import cross_attentions
 from vist.model.configuration import VistConfig
+from vist.model.crossed import VisualContext
 from vist.model.processing import VistProcessor
-from vist.model.vist import VistForConditionalGeneration, VisualContext
+from vist.model.vist import VistForConditionalGeneration
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus, corpus_files
 from vist.train.examples import ExampleMix
