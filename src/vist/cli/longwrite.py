@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vist.cli.inputs import VIST2_MODEL, load_vist2
+from vist.cli.inputs import VIST2_MODEL, load_vist2, visible
 from vist.cli.options import Device, DeviceOption, FilesArgument, JsonOption, SeedOption
 from vist.cli.parts import LimitOption, OutOption, Parts, measure_parts
 
@@ -43,7 +43,6 @@ def longwrite(
 
     Four memories: finished chunks as pages (VIST2), a full cache, a sliding window, attention sinks (StreamingLLM).
     """
-    from vist.cli.evaluate import visible
     from vist.cli.output import remark
     from vist.eval.longwrite import LongWriteConfig, make_plans
     from vist.eval.windows import read_documents
