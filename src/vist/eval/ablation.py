@@ -17,8 +17,6 @@ Decisions
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -51,6 +49,7 @@ from vist.train.corpus import PackedCorpus, corpus_files
 from vist.train.examples import ExampleMix
 from vist.train.guidance import guided_loss
 from vist.train.stage import StageConfig, run_stage
+from vist.train.stages import write_final
 
 DOMAIN = "books"
 
@@ -212,10 +211,7 @@ def _train(
         run_stage(model, samples, samples.collate, config.stage, folder, config.seed, (deadline,), objective)
         if deadline.passed:
             raise VistError(f"The time was up while {variant.name!r} was trained; run again to go on.")
-        part = folder / "final.part"
-        shutil.rmtree(part, ignore_errors=True)
-        model.save_pretrained(part)
-        os.replace(part, folder / "final")
+        write_final(folder, model.save_pretrained)
     finished = type(model).from_pretrained(folder / "final")
     assert isinstance(finished, VistForConditionalGeneration)
     return finished
