@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from transformers import LogitsProcessor
 
 from tiny_backbones import tiny_llm
 from vist.baselines.replug import ReplugModel
+from vist.errors import VistError
 
 PROMPT, TEXT = torch.tensor([1, 4, 9, 7]), torch.randint(3, 18, (23,), generator=torch.Generator().manual_seed(3))
 
@@ -60,3 +62,36 @@ def test_without_a_context_it_is_the_stock_model():
     model = tiny_llm()
     got = ReplugModel(model)(PROMPT[None]).logits
     torch.testing.assert_close(got, model(PROMPT[None]).logits.log_softmax(-1))
+
+
+class Forbid(LogitsProcessor):
+    """Takes one token out of the running."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def __call__(self, input_ids, scores):
+        return scores.index_fill(1, torch.tensor([self.token]), -torch.inf)
+
+
+@torch.no_grad()
+def test_a_logits_processor_of_the_caller_holds_for_every_sample():
+    reading = ReplugModel(tiny_llm(), 3, passage_tokens=6)
+    batch = {"input_ids": torch.stack([PROMPT, PROMPT]), "context_ids": torch.stack([TEXT, TEXT])}
+    usual = {"max_new_tokens": 1, "min_new_tokens": 1, "do_sample": False}
+    likeliest = int(reading.generate(**batch, **usual)[0, -1])
+    out = reading.generate(**batch, **usual, logits_processor=[Forbid(likeliest)])
+    assert likeliest not in out[:, -1].tolist()
+
+
+def test_sampling_is_refused_since_rows_would_part():
+    reading = ReplugModel(tiny_llm(), 3, passage_tokens=6)
+    with pytest.raises(VistError, match="do_sample=False"):
+        reading.generate(PROMPT[None], context_ids=TEXT[None], max_new_tokens=2, do_sample=True)
+
+
+@torch.no_grad()
+def test_probabilities_of_a_model_in_half_precision_add_up():
+    got = ReplugModel(tiny_llm().to(torch.bfloat16), 3, passage_tokens=6)(PROMPT[None], context_ids=TEXT[None]).logits
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.exp().sum(-1), torch.ones(1, 4))

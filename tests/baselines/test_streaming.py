@@ -110,6 +110,14 @@ def test_batches_are_rows_and_padding_is_left_out():
     assert (got[1, :2] == 0).all() and got.shape == (2, 4, len(VOCABULARY))
 
 
+@torch.no_grad()
+def test_probabilities_of_a_model_in_half_precision_add_up():
+    ids = torch.randint(3, 18, (1, 12))
+    got = StreamingModel(tiny_llm().to(torch.bfloat16), 9)(ids[:, :4], context_ids=ids[:, 4:]).logits
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.exp().sum(-1), torch.ones(1, 4))
+
+
 def test_refusals():
     with pytest.raises(VistError, match="at least one"):
         StreamingCache(tiny_llm(), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ def measure(counted: Reader) -> DialMeasure:
     passages = with_wrong_texts(counted, found, 2)
     documents = [window.document for window in found]
     return DialMeasure(counted, passages, documents, contexts, {"other": counted}, resamples=200)
+
+
+def test_a_model_that_reads_no_pages_is_refused() -> None:
+    baseline = Reader(SimpleNamespace(config=SimpleNamespace(model_type="vist_text_context")), None)
+    with pytest.raises(VistError, match="'vist_text_context' model reads none"):
+        DialMeasure(baseline, [], [], [])
 
 
 def test_every_method_is_read_at_the_ratio_asked_for(measure: DialMeasure, counted: Reader) -> None:

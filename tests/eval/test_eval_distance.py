@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +56,12 @@ def test_distances_are_those_of_a_plain_loop(reader: Reader, importance: np.ndar
             assert found[name][number] == pytest.approx(1 - cosine, abs=1e-4)
         kept = sum(worth[ids[place]] for place in left) / sum(worth[token] for token in ids)
         assert found["kept"][number] == pytest.approx(kept)
+
+
+def test_a_model_in_half_precision_is_measured_too(reader: Reader, importance: np.ndarray) -> None:
+    half = replace(reader, model=deepcopy(reader.model).to(torch.bfloat16))
+    found, known = (distances(each, TEXTS, importance, "rare", 0.5)["distance"] for each in (half, reader))
+    assert found == pytest.approx(known, abs=0.05)
 
 
 def test_frequent_tokens_carry_less(reader: Reader, importance: np.ndarray) -> None:

@@ -88,12 +88,11 @@ def test_a_reader_that_copies_its_text_makes_no_errors(reader: Reader, monkeypat
         return torch.cat([input_ids, torch.tensor(rows)], dim=1)
 
     context = SimpleNamespace(mask=torch.ones(2, 4), states=None)
-    oracle = SimpleNamespace(
+    oracle = SimpleNamespace(  # it has no vision tower, as a model that reads text has none
         generate=copy,
         device=torch.device("cpu"),
         config=reader.model.config,
         encode_context=lambda **_: context,
-        vision_tower=None,
     )
     monkeypatch.setattr(oracle.config.text_config, "max_position_embeddings", 4_096)
     rows = evaluate_readback(Reader(oracle, reader.processor), pages, documents, with_ocr=False, resamples=200)

@@ -158,6 +158,9 @@ def test_a_tower_without_a_reading_head_is_refused() -> None:
     reader = Reader(SimpleNamespace(vision_tower=tower), None)
     with pytest.raises(VistError, match="'clip_vision_model' has no reading head"):
         stress.check_encoder(reader)
+    baseline = Reader(SimpleNamespace(config=SimpleNamespace(model_type="vist_text_context")), None)
+    with pytest.raises(VistError, match="'vist_text_context' model reads none"):
+        stress.check_encoder(baseline)
 
 
 def test_tokens_are_counted_page_by_page(reader: Reader) -> None:

@@ -37,6 +37,18 @@ def test_an_interrupted_packing_is_done_again(data: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "train.part").exists()
 
 
+def test_a_failed_packing_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(VistError, match="letters"):
+        PackedCorpus.build(data, ("books", "letters"), "train", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_packed_corpus_without_a_wanted_domain_is_named(data: Path, tmp_path: Path) -> None:
+    PackedCorpus.build(data, ("books",), "train", tmp_path)
+    with pytest.raises(VistError, match="holds books and not 'code'; remove"):
+        PackedCorpus.build(data, ("books", "code"), "train", tmp_path)
+
+
 def test_json_lines_and_text_files_are_documents(tmp_path: Path) -> None:
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"text": "one"}\n\n{"text": ""}\n{"text": "two"}\n')

@@ -1,4 +1,8 @@
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vist.train.corpus import PackedCorpus
@@ -52,6 +56,18 @@ def test_a_continuation_is_the_text_cut_in_two(corpus: PackedCorpus) -> None:
         whole = example.distant + example.proximal
         assert any(whole in corpus.document("books", number) for number in range(4))
         assert 260 < len(example.distant) <= 400 and example.proximal.startswith(" ")
+
+
+def test_a_text_without_blanks_is_cut_where_it_was_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus" / "chinese"
+    folder.mkdir(parents=True)
+    text = "".join(chr(0x4E00 + place) for place in range(2000))
+    pq.write_table(pa.table({"text": [text]}), folder / "train.parquet")
+    packed = PackedCorpus.build(tmp_path, ("chinese",), "train", tmp_path / "packed")
+    mix = ExampleMix({"continue": 1.0}, {"chinese": 1.0})
+    example = draw_example(packed, mix, np.random.default_rng(0), 900, 300)
+    assert example.distant + example.proximal in text
+    assert abs(len(example.distant) - 3 * len(example.proximal)) <= 3
 
 
 def test_recall_asks_for_what_was_planted(corpus: PackedCorpus) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from vist.errors import VistError
-from vist.train.stage import StageConfig, run_stage
+from vist.train import stage
+from vist.train.stage import StageConfig, bf16_is_fast, resolved_precision, run_stage
 from vist.train.trainer import AtomicTrainer
 
 CONFIG = StageConfig(steps=8, batch_size=2, learning_rate=1e-2, save_every=3, workers=0)
@@ -105,3 +107,32 @@ def test_bad_settings_name_the_value(field: str, value: float) -> None:
     settings: dict[str, Any] = {"steps": 1, "batch_size": 1, "learning_rate": 1.0, field: value}
     with pytest.raises(VistError, match=rf"{field} is {value}"):
         StageConfig(**settings)
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_gpu_that_only_emulates_bf16_is_not_asked_for_it(emulated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or not emulated
+    )
+    assert bf16_is_fast() is not emulated
+    assert resolved_precision("auto") == ("fp32" if emulated else "bf16")
+
+
+def test_every_next_token_loss_is_logged_per_token_whatever_the_accumulation(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=1, accumulation=2, log_every=1)
+
+    def objective(model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> dict[str, Any]:
+        loss = model(**inputs, num_items_in_batch=num_items_in_batch).loss
+        return {"loss": loss, "text_lm_loss": loss}
+
+    run_stage(fresh(), Numbers(), collate, config, tmp_path, seed=1, objective=objective)
+    line = json.loads((tmp_path / "losses.json").read_text())[0]
+    assert line["text_lm_loss"] == pytest.approx(line["loss"], rel=1e-3)
+
+
+def test_a_guided_stage_on_several_devices_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "world_size", lambda: 2)
+    with pytest.raises(VistError, match="one device, not on 2; start it without accelerate launch"):
+        run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path / "run", seed=1, objective=lambda *_, **__: {})
+    assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vist.model.vist import VistOutput, VisualContext
+from vist.model.crossed import VistOutput, VisualContext
 
 
 class PlainTextModel(ABC):
@@ -58,16 +58,14 @@ class PlainTextModel(ABC):
         use_cache: bool | None = None,
         **context: Tensor | None,
     ) -> VistOutput:
-        """Log-probabilities (B,K,V) of what follows each of the prompt's last K = `logits_to_keep` tokens; 0 = all.
+        """Log-probabilities (B,K,V), float32, of what follows each of the last K = `logits_to_keep` tokens; 0 = all.
 
         The context comes as `context_ids`, `cross_states` or `cross_kv` (B,L), all of them ids, with `context_mask` or
         `cross_mask` (B,L). Positions before a prompt's first token (padding on the left) are zero.
         """
         prompts, contexts = self._rows(input_ids, attention_mask, context)
         keep = logits_to_keep or input_ids.shape[1]
-        scores = input_ids.new_zeros(
-            len(prompts), keep, self.config.text_config.vocab_size, dtype=self.language_model.dtype
-        )
+        scores = input_ids.new_zeros(len(prompts), keep, self.config.text_config.vocab_size, dtype=torch.float32)
         for number, (prompt, text) in enumerate(zip(prompts, contexts, strict=True)):
             wanted = min(keep, len(prompt))
             scores[number, keep - wanted :] = self.read(prompt, text, wanted)
@@ -88,7 +86,7 @@ class PlainTextModel(ABC):
 
     @abstractmethod
     def read(self, prompt: Tensor, text: Tensor, keep: int) -> Tensor:
-        """Log-probabilities (keep,V) after the last tokens of one prompt (T,), the context (L,) before it."""
+        """Log-probabilities (keep,V), float32, after the last tokens of one prompt (T,), the context (L,) before it."""
 
     @abstractmethod
     def write(self, prompt: Tensor, text: Tensor, options: dict[str, Any]) -> Tensor:

@@ -9,6 +9,7 @@ Decisions
 - Weights may look at nothing that is still to be predicted. `generate` knows its prompt, which is the query. `forward`
   scores every token of the prompt, so there the query is the end of the distant text.
 - Every passage's row writes the same token, chosen from the ensemble: a logits processor gives all rows its scores.
+  Rows that sample would each draw a token of their own, so sampling is refused.
 - K passages, L text tokens of the context, T tokens of the prompt, D width, V vocabulary.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from vist.baselines.plain_text import PlainTextModel, whole
+from vist.errors import VistError
 
 PASSAGES = 10
 PASSAGE_TOKENS = 128
@@ -47,12 +49,18 @@ class ReplugModel(PlainTextModel):
         return ensemble(output.logits, weights)
 
     def write(self, prompt: Tensor, text: Tensor, options: dict[str, Any]) -> Tensor:
-        """See `PlainTextModel.write`."""
+        """See `PlainTextModel.write`. Raises VistError when sampling is asked for."""
+        usual = options.get("generation_config") or self.language_model.generation_config
+        if options.get("do_sample", usual.do_sample):
+            raise VistError(
+                "RePlug writes the likeliest token of its ensemble and cannot sample; pass do_sample=False."
+            )
         rows, mask, weights = self._rows_of(prompt, text, prompt[1:])
-        together = LogitsProcessorList([*options.pop("logits_processor", ()), EnsembleProcessor(weights)])
+        own = [*(options.get("logits_processor") or ()), EnsembleProcessor(weights)]
+        options = {**options, "logits_processor": LogitsProcessorList(own)}
         if options.get("streamer") is not None:
-            options = {**options, "streamer": _FirstRow(options["streamer"])}
-        output = self.language_model.generate(rows, attention_mask=mask, logits_processor=together, **options)
+            options["streamer"] = _FirstRow(options["streamer"])
+        output = self.language_model.generate(rows, attention_mask=mask, **options)
         return output[0, rows.shape[1] :]
 
     def _rows_of(self, prompt: Tensor, text: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,8 +84,8 @@ class ReplugModel(PlainTextModel):
 
 
 def ensemble(logits_KTV: Tensor, log_weights_K: Tensor) -> Tensor:
-    """Log-probabilities (T,V) of the weighted mean of the distributions."""
-    return (logits_KTV.log_softmax(-1) + log_weights_K[:, None, None].to(logits_KTV)).logsumexp(0)
+    """Log-probabilities (T,V), float32, of the weighted mean of the distributions."""
+    return (logits_KTV.float().log_softmax(-1) + log_weights_K[:, None, None].to(logits_KTV.device)).logsumexp(0)
 
 
 class EnsembleProcessor(LogitsProcessor):

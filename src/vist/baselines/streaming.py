@@ -137,7 +137,7 @@ class StreamingModel(PlainTextModel):
 
     def read(self, prompt: Tensor, text: Tensor, keep: int) -> Tensor:
         """See `PlainTextModel.read`; the cache never holds more than `size` tokens."""
-        return self._stream(whole(prompt, text), self._cache(), keep).log_softmax(-1)
+        return self._stream(whole(prompt, text), self._cache(), keep).float().log_softmax(-1)
 
     def write(self, prompt: Tensor, text: Tensor, options: dict[str, Any]) -> Tensor:
         """See `PlainTextModel.write`."""

@@ -9,7 +9,16 @@ import typer
 
 from vist.cli.beside import load_beside
 from vist.cli.inputs import DEFAULT_MODEL, VIST2_MODEL, is_packaged, load_reader, read_clean
-from vist.cli.options import Device, DeviceOption, JsonOption, ModelOption, PagesOption, SeedOption
+from vist.cli.options import (
+    ContextsOption,
+    Device,
+    DeviceOption,
+    FactsOption,
+    JsonOption,
+    ModelOption,
+    PagesOption,
+    SeedOption,
+)
 
 TITLES = {"alice_in_wonderland": "Alice in Wonderland"}
 
@@ -24,8 +33,8 @@ def demo(
     ] = Path("."),
     pages: PagesOption = 4,
     windows: Annotated[int, typer.Option("--windows", min=1, help="Places at which the loss is read.")] = 32,
-    contexts: Annotated[int, typer.Option("--contexts", min=2, help="Texts in which facts are planted.")] = 16,
-    facts: Annotated[int, typer.Option("--facts", min=1, help="Facts planted in each.")] = 6,
+    contexts: ContextsOption = 16,
+    facts: FactsOption = 6,
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Tokens written to measure speed.")] = 64,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,

@@ -9,17 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from vist.cli.evaluate import DocumentsOption, visible
-from vist.cli.inputs import DEFAULT_MODEL, load_reader
+from vist.cli.inputs import DEFAULT_MODEL, load_reader, visible
 from vist.cli.options import (
     BatchOption,
+    ContextsOption,
     Device,
     DeviceOption,
+    DocumentsOption,
+    FactsOption,
     FilesArgument,
     JsonOption,
     ModelOption,
     PagesOption,
+    ProximalOption,
     SeedOption,
+    WindowsOption,
 )
 from vist.cli.parts import LimitOption, OutOption, ResamplesOption, measure_parts
 
@@ -35,10 +39,10 @@ def dial(
         typer.Option("--fixed", metavar="MODEL", help="Also another model at its own number; may be repeated."),
     ] = None,
     pages: PagesOption = 4,
-    proximal: Annotated[int, typer.Option("--proximal", min=2, help="Tokens of text after the pages.")] = 256,
-    windows: Annotated[int, typer.Option("--windows", min=1, help="Places in each document, evenly spread.")] = 4,
-    contexts: Annotated[int, typer.Option("--contexts", min=2, help="Texts in which facts are planted.")] = 24,
-    facts: Annotated[int, typer.Option("--facts", min=1, help="Facts planted in each.")] = 6,
+    proximal: ProximalOption = 256,
+    windows: WindowsOption = 4,
+    contexts: ContextsOption = 24,
+    facts: FactsOption = 6,
     documents: DocumentsOption = None,
     batch_size: BatchOption = 4,
     resamples: ResamplesOption = 10_000,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vist.cli.inputs import DEFAULT_MODEL, load_reader
+from vist.cli.inputs import DEFAULT_MODEL, load_reader, name_of, visible
 from vist.cli.options import Device, DeviceOption, FilesArgument, JsonOption, ModelOption, SeedOption
 from vist.cli.parts import LimitOption, OutOption, ResamplesOption, measure_parts
 
@@ -29,7 +29,6 @@ def distance(
 
     Rare tokens first, frequent ones first, or random (paper, Figures 3 to 5). `vist eval report` draws the curves.
     """
-    from vist.cli.evaluate import visible
     from vist.eval.distance import distance_rows
     from vist.eval.importance import token_importance
     from vist.eval.windows import cut_windows, read_documents
@@ -51,7 +50,7 @@ def distance(
         )
         return [row | {"counted": source} for row in rows]
 
-    names = {f"{file.parent.name}/{file.stem}" if file.suffix == ".parquet" else file.stem: file for file in files}
+    names = {name_of(file): file for file in files}
     measure_parts(
         "distance",
         {name: lambda file=file: measure(file) for name, file in names.items()},  # type: ignore[misc]

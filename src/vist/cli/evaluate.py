@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vist.cli.beside import BesideOption, load_beside
-from vist.cli.inputs import DEFAULT_MODEL, load_reader
+from vist.cli.inputs import DEFAULT_MODEL, load_reader, name_of, visible
 from vist.cli.options import (
     AdaptiveOption,
     BatchOption,
+    ContextsOption,
     Device,
     DeviceOption,
+    DocumentsOption,
+    FactsOption,
     FilesArgument,
     JsonOption,
     ModelOption,
     PagesOption,
+    ProximalOption,
     RatioOption,
     SeedOption,
+    StylesOption,
     VisualTokensOption,
+    WindowsOption,
 )
 from vist.cli.parts import LimitOption, OutOption, ResamplesOption, chosen, measure_parts, row_head, whole_numbers
-from vist.cli.readback import StylesOption
 
 if TYPE_CHECKING:
     from vist.eval.reader import Reader
-
-DocumentsOption = Annotated[
-    int | None, typer.Option("--documents", min=1, help="Read only the first documents of the files.")
-]
 
 
 class Kind(StrEnum):
@@ -62,11 +62,11 @@ def lm(
     files: FilesArgument,
     model: ModelOption = DEFAULT_MODEL,
     pages: PagesOption = 4,
-    proximal: Annotated[int, typer.Option("--proximal", min=2, help="Tokens of text after the pages.")] = 256,
-    windows: Annotated[int, typer.Option("--windows", min=1, help="Places in each document, evenly spread.")] = 4,
+    proximal: ProximalOption = 256,
+    windows: WindowsOption = 4,
     documents: DocumentsOption = None,
     batch_size: BatchOption = 8,
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 10_000,
+    resamples: ResamplesOption = 10_000,
     ratio: RatioOption = None,
     visual_tokens: VisualTokensOption = None,
     adaptive: AdaptiveOption = False,
@@ -90,7 +90,7 @@ def lm(
     reader = load_reader(model, device).dialled(Dial(ratio, visual_tokens, adaptive))
     setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "windows": windows}
     setup |= {"cost": cost, "style": reader.style.to_dict(), "beside": beside} | _dial_setup(reader)
-    part = f"{', '.join(_name(path) for path in files)}, {pages} pages"
+    part = f"{', '.join(name_of(path) for path in files)}, {pages} pages"
     ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
     if ledger.has(part) and json is None:
         remark(f"{part}: finished by an earlier run, kept.")
@@ -123,17 +123,12 @@ def _dial_setup(reader: Reader) -> dict[str, Any]:
     return {"dial": asdict(reader.dial)} if reader.dial.turned else {}
 
 
-def _name(path: Path) -> str:
-    """What a file is called in tables: with its folder where the name says nothing."""
-    return f"{path.parent.name}/{path.stem}" if path.suffix == ".parquet" else path.stem
-
-
 def recall(
     files: FilesArgument,
     model: ModelOption = DEFAULT_MODEL,
     pages: PagesOption = 4,
-    contexts: Annotated[int, typer.Option("--contexts", min=2, help="Texts in which facts are planted.")] = 50,
-    facts: Annotated[int, typer.Option("--facts", min=1, help="Facts planted in each.")] = 6,
+    contexts: ContextsOption = 50,
+    facts: FactsOption = 6,
     kind: Annotated[Kind, typer.Option("--kind", help="What is planted; both: numbers and names.")] = Kind.BOTH,
     styles: StylesOption = None,
     lengths: Annotated[
@@ -256,19 +251,6 @@ def text_ratio(reader: Reader, contexts: Sequence[Any]) -> float:
     few = contexts[:4]
     seen = reader.context_tokens([context.text for context in few])
     return sum(len(reader.ids(context.text)) for context in few) / max(1, sum(seen))
-
-
-def visible(texts: Iterable[str]) -> Iterator[str]:
-    """The documents that hold anything visible, one after the other. Raises VistError when none does."""
-    from vist.errors import VistError
-
-    found = False
-    for text in texts:
-        if text.strip():
-            found = True
-            yield text
-    if not found:
-        raise VistError("The files hold no text: every document is empty; choose other files.")
 
 
 def _skipped(short: int) -> str:

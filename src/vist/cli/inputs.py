@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -99,3 +99,19 @@ def read_clean(path: Path) -> str:
     if clean != text:
         print(f"vist: note: {str(path)!r} has bytes that are not UTF-8; they are read as U+FFFD.", file=sys.stderr)
     return clean
+
+
+def visible(texts: Iterable[str]) -> Iterator[str]:
+    """The documents that hold anything visible, one after the other. Raises VistError when none does."""
+    found = False
+    for text in texts:
+        if text.strip():
+            found = True
+            yield text
+    if not found:
+        raise VistError("The files hold no text: every document is empty; choose other files.")
+
+
+def name_of(path: Path) -> str:
+    """What a file is called in tables: with its folder where the name says nothing."""
+    return f"{path.parent.name}/{path.stem}" if path.suffix == ".parquet" else path.stem

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vist.cli.inputs import VIST2_MODEL, load_vist2
+from vist.cli.inputs import VIST2_MODEL, load_vist2, visible
 from vist.cli.options import Device, DeviceOption, FilesArgument, JsonOption, SeedOption
 from vist.cli.parts import LimitOption, OutOption, Parts, measure_parts
 
@@ -43,12 +43,11 @@ def longwrite(
 
     Four memories: finished chunks as pages (VIST2), a full cache, a sliding window, attention sinks (StreamingLLM).
     """
-    from vist.cli.evaluate import visible
     from vist.cli.output import remark
     from vist.eval.longwrite import LongWriteConfig, make_plans
     from vist.eval.windows import read_documents
     from vist.eval.writers import equal_window, writers
-    from vist.model.vist import load_llm
+    from vist.model.checkpoint import load_llm
 
     config = LongWriteConfig(tokens, texts if limit is None else min(texts, limit), facts, temperature, top_p, seed)
     loaded, processor = load_vist2(model, device)

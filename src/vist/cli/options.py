@@ -35,7 +35,19 @@ BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Texts rea
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Text, Parquet or JSON Lines files (column or key 'text').")
 ]
-
+DocumentsOption = Annotated[
+    int | None, typer.Option("--documents", min=1, help="Read only the first documents of the files.")
+]
+ProximalOption = Annotated[int, typer.Option("--proximal", min=2, help="Tokens of text after the pages.")]
+WindowsOption = Annotated[int, typer.Option("--windows", min=1, help="Places in each document, evenly spread.")]
+ContextsOption = Annotated[int, typer.Option("--contexts", min=2, help="Texts in which facts are planted.")]
+FactsOption = Annotated[int, typer.Option("--facts", min=1, help="Facts planted in each.")]
+StylesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--styles", metavar="A,B", help="Page styles, for example vist,vist-9,vist-8,vist-7; the model's own."
+    ),
+]
 RatioOption = Annotated[
     float | None,
     typer.Option("--ratio", metavar="X", help="Text tokens per visual token; the default is what the model gives."),

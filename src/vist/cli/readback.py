@@ -6,16 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from vist.cli.inputs import DEFAULT_MODEL, load_reader
-from vist.cli.options import BatchOption, Device, DeviceOption, FilesArgument, JsonOption, ModelOption, SeedOption
+from vist.cli.inputs import DEFAULT_MODEL, load_reader, visible
+from vist.cli.options import (
+    BatchOption,
+    Device,
+    DeviceOption,
+    FilesArgument,
+    JsonOption,
+    ModelOption,
+    SeedOption,
+    StylesOption,
+)
 from vist.cli.parts import LimitOption, OutOption, ResamplesOption, chosen, measure_parts
-
-StylesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--styles", metavar="A,B", help="Page styles, for example vist,vist-9,vist-8,vist-7; the model's own."
-    ),
-]
 
 
 def readback(
@@ -38,7 +40,6 @@ def readback(
 
     Beside the four conditions: TextViT's reading head and Tesseract on the same pages.
     """
-    from vist.cli.evaluate import visible
     from vist.cli.output import remark
     from vist.eval import ocr as engine
     from vist.eval.readback import evaluate_readback, plan_pages

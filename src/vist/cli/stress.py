@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vist.cli.inputs import DEFAULT_MODEL, load_reader
+from vist.cli.inputs import DEFAULT_MODEL, load_reader, visible
 from vist.cli.options import Device, DeviceOption, FilesArgument, JsonOption, ModelOption, SeedOption
 from vist.cli.parts import DataOption, LimitOption, OutOption, ResamplesOption, chosen, measure_parts
 
@@ -33,7 +33,6 @@ def stress(
 
     Fonts, weights, sizes, colours, JPEG, blur, noise, rotation, shift, typos, and on request scripts.
     """
-    from vist.cli.evaluate import visible
     from vist.eval.readback import plan_pages
     from vist.eval.stress import check_encoder, count_read
     from vist.eval.windows import read_documents

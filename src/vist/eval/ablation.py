@@ -17,8 +17,6 @@ Decisions
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -43,13 +41,15 @@ from vist.eval.scores import Row
 from vist.eval.windows import cut_windows, read_documents, with_wrong_texts
 from vist.fuse.insert import cross_attentions
 from vist.model.configuration import VistConfig
+from vist.model.crossed import VisualContext
 from vist.model.processing import VistProcessor
-from vist.model.vist import VistForConditionalGeneration, VisualContext
+from vist.model.vist import VistForConditionalGeneration
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus, corpus_files
 from vist.train.examples import ExampleMix
 from vist.train.guidance import guided_loss
 from vist.train.stage import StageConfig, run_stage
+from vist.train.stages import write_final
 
 DOMAIN = "books"
 
@@ -211,10 +211,7 @@ def _train(
         run_stage(model, samples, samples.collate, config.stage, folder, config.seed, (deadline,), objective)
         if deadline.passed:
             raise VistError(f"The time was up while {variant.name!r} was trained; run again to go on.")
-        part = folder / "final.part"
-        shutil.rmtree(part, ignore_errors=True)
-        model.save_pretrained(part)
-        os.replace(part, folder / "final")
+        write_final(folder, model.save_pretrained)
     finished = type(model).from_pretrained(folder / "final")
     assert isinstance(finished, VistForConditionalGeneration)
     return finished

@@ -75,7 +75,8 @@ def text_context_row(method: str, config: TextContextConfig, te: int, td: int, v
         encoder = sum(parameter.numel() for parameter in TEXT_ENCODERS[config.encoder](config).parameters())
     parameters = language_model_parameters(llm) + cross_parameters(llm, config.states_size) + encoder
     embedded = 3 * te * config.states_size * value_bytes  # the text, what the convolutions make of it, and one more
-    return _row(method, llm, (te, td), work, parameters, (td, tokens, max(embedded, _alive(llm, td, td, value_bytes))))
+    alive = max(embedded, decoder_activation_bytes(llm, td, td, value_bytes))
+    return _row(method, llm, (te, td), work, parameters, (td, tokens, alive))
 
 
 def context_tokens(config: TextContextConfig, length: int) -> int:
@@ -98,7 +99,7 @@ def text_shortener_work(config: TextContextConfig, length: int) -> Work:
 def streaming_row(llm: PreTrainedConfig, te: int, td: int, value_bytes: int = 2) -> Row:
     """StreamingLLM over all tokens with a cache as long as the proximal text."""
     work = {"encoder": Work(), "resampler": Work(), "cross_attention": Work(), "llm": streaming_work(llm, te + td, td)}
-    parameters, alive = language_model_parameters(llm), _alive(llm, td, td, value_bytes)
+    parameters, alive = language_model_parameters(llm), decoder_activation_bytes(llm, td, td, value_bytes)
     return _row("StreamingLLM", llm, (te, td), work, parameters, (td, 0, alive))
 
 
@@ -115,7 +116,7 @@ def replug_row(llm: PreTrainedConfig, te: int, td: int, value_bytes: int = 2) ->
     rows, length = max(1, min(PASSAGES, ceil(te / PASSAGE_TOKENS))), min(te, PASSAGE_TOKENS) + td
     read = language_model_work(llm, length, td) * rows
     work = {"encoder": Work(), "resampler": Work(), "cross_attention": Work(), "llm": read}
-    alive = _alive(llm, rows * length, rows * td, value_bytes)
+    alive = decoder_activation_bytes(llm, rows * length, rows * td, value_bytes)
     return _row("RePlug", llm, (te, td), work, language_model_parameters(llm), (rows * length, 0, alive))
 
 
@@ -152,10 +153,6 @@ def _layers(tower: Any, before: int, behind: int, count: int | None = None) -> W
 
 def _class_tokens(tower: Any) -> int:
     return 1 if tower.model_type == "clip_vision_model" else 0
-
-
-def _alive(llm: PreTrainedConfig, text: int, logits: int, value_bytes: int) -> int:
-    return decoder_activation_bytes(llm, text, logits, value_bytes)
 
 
 def _row(

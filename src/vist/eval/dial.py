@@ -129,9 +129,8 @@ class DialMeasure:
 
 
 def _kept(reader: Reader) -> Reader:
-    """The reader with a cache for the features of its pages."""
-    model = reader.model
-    return replace(reader, cache=FeatureCache(model.vision_tower, drop_blank=model.config.vision_drop_blank))
+    """The reader with a cache for the features of its pages. Raises VistError for a model that reads no pages."""
+    return replace(reader, cache=FeatureCache(reader.vision_tower, drop_blank=reader.model.config.vision_drop_blank))
 
 
 def _perplexity(row: Row) -> Row:

@@ -90,7 +90,7 @@ def distances(
         row, mask = torch.tensor([ids], device=reader.device), torch.from_numpy(keep)[None].to(reader.device)
         text.append(pool_text(reader.model.get_input_embeddings(), row, mask))
         kept.append(float(worth[ids][keep].sum() / worth[ids].sum()))
-    text_BD = torch.cat(text).to(visual_BD.dtype)
+    visual_BD, text_BD = visual_BD.float(), torch.cat(text).float()
     own = 1 - F.cosine_similarity(visual_BD, text_BD)
     wrong = 1 - F.cosine_similarity(visual_BD.roll(-1, 0), text_BD)
     return {"distance": own.cpu().numpy(), "wrong": wrong.cpu().numpy(), "kept": np.array(kept)}

@@ -99,7 +99,7 @@ def evaluate_readback(
                 read[condition.value] += said
                 tokens[condition.value] += carried
                 progress.update(len(said))
-    if hasattr(reader.model.vision_tower, "read_logits"):
+    if hasattr(getattr(reader.model, "vision_tower", None), "read_logits"):
         read[ENCODER] = [text[len(page.cue) :] for text, page in zip(encoder_reads(reader, pages), pages, strict=True)]
     if with_ocr and ocr.why_not() is None:
         read[TESSERACT] = [_after(ocr.read_image(page.pages.to_image(0)), page.cue) for page in pages]
@@ -137,7 +137,7 @@ def _write(
 @torch.inference_mode()
 def encoder_reads(reader: Reader, pages: Sequence[PageText]) -> list[str]:
     """The text that TextViT's reading head names on each page, rows joined by blanks."""
-    tower, read = reader.model.vision_tower, []
+    tower, read = reader.vision_tower, []
     for page in pages:
         stacked = reader.stack_pages([[page.pages]])
         features = tower(stacked["pixel_values"][0], stacked["ink_mask"][0].flatten(1))

@@ -57,6 +57,20 @@ class Reader:
         return self.model.device
 
     @property
+    def vision_tower(self) -> Any:
+        """The tower that reads single pages.
+
+        Raises VistError for a model without one: a baseline that reads text, or VIST2, which reads chunks.
+        """
+        tower = getattr(self.model, "vision_tower", None)
+        if tower is None:
+            kind = getattr(self.model.config, "model_type", type(self.model).__name__)
+            raise VistError(
+                f"This measure is about single pages, and a {kind!r} model reads none; measure a VIST model."
+            )
+        return tower
+
+    @property
     def context_limit(self) -> int:
         """Tokens that the LLM can carry as text."""
         return int(self.model.config.text_config.max_position_embeddings)

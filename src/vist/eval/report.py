@@ -49,7 +49,7 @@ def render_report(reader: Reader, text: str, demo: Demo, head: dict[str, Any], t
     boxes = word_boxes(reader, demo.passage.distant, importance)
     values = demo.to_dict()
     return (
-        _environment()
+        template_environment()
         .get_template("report.html.j2")
         .render(
             **values,
@@ -126,7 +126,8 @@ def _plots(values: dict[str, Any]) -> dict[str, dict[str, str]]:
     return {name: {theme: svg_uri(svg) for theme, svg in themes.items()} for name, themes in drawn.items()}
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """Where the reports' templates come from: text is escaped, and a value that is not there is an error."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

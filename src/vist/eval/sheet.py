@@ -10,23 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from vist.eval.figures import draw_all
-from vist.eval.report import TEMPLATES, svg_uri
+from vist.eval.report import svg_uri, template_environment
 from vist.eval.scores import Row
 from vist.eval.tables import grouped, lines, origin
 
 
 def render_results(rows: Sequence[Row], mark_commits: bool = False) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = [
         {
             "title": f"{task}: {model}",
@@ -37,5 +28,5 @@ def render_results(rows: Sequence[Row], mark_commits: bool = False) -> str:
         for (task, model), chosen in grouped(rows).items()
     ]
     plots = [{"title": title, **{name: svg_uri(svg) for name, svg in drawn.items()}} for title, drawn in draw_all(rows)]
-    template = environment.get_template("results.html.j2")
+    template = template_environment().get_template("results.html.j2")
     return template.render(sections=sections, plots=plots, mixed=mark_commits)

@@ -180,8 +180,8 @@ class Read(NamedTuple):
 
 
 def check_encoder(reader: Reader) -> Any:
-    """The model's TextViT. Raises VistError for another tower, which has no reading head to ask."""
-    tower = reader.model.vision_tower
+    """The model's TextViT. Raises VistError for another tower, or none: there is no reading head to ask."""
+    tower = reader.vision_tower
     if not hasattr(tower, "read_logits"):
         raise VistError(
             f"The vision tower {tower.config.model_type!r} has no reading head; this measure is for text_vit models."

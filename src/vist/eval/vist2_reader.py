@@ -26,7 +26,7 @@ from vist.errors import VistError
 from vist.eval.reader import Reader
 from vist.fuse.interleave import Role
 from vist.model.chunks import DrawnChunk
-from vist.model.vist import VistOutput, VisualContext
+from vist.model.crossed import VistOutput, VisualContext
 from vist.model.vist2 import Vist2ForCausalLM
 from vist.model.vist2_processing import Stretch, Vist2Processor
 from vist.render import PageStyle

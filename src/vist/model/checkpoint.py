@@ -1,6 +1,7 @@
 """Loading that either succeeds or says in one sentence why not.
 
-Owns the translation of loading failures into `CheckpointError`. Does not know what a VIST model is made of.
+Owns the translation of loading failures into `CheckpointError`, and the loading of an LLM. Does not know what a VIST
+model is made of.
 
 Decisions
 - A weight that is missing or has another shape is an error. The library underneath would fill it with new random
@@ -13,13 +14,14 @@ Decisions
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from vist.errors import CheckpointError, VistError
 
@@ -102,6 +104,14 @@ def _check_weights(source: Any, info: dict[str, Any]) -> None:
             f"The model folder {str(source)!r} lacks {len(missing)} weights, for example {missing[0]}; "
             "it is incomplete or of another architecture."
         )
+
+
+def load_llm(source: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
+    """A causal LM from a Hub id or a folder. Raises VistError with one sentence when it cannot be read."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise VistError(f"Cannot load a language model from {str(source)!r}: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -1,92 +1,48 @@
 """VIST for conditional generation: pages and text in, next tokens out.
 
-Owns the assembly of tower, reducer and LLM, the loss, and generation with a context. Does not know how text becomes
-pages or how training data are made.
+Owns the assembly of tower, reducer and LLM, the encoding of pages, and the loss. Does not know how text becomes pages
+or how training data are made; what an LLM does with a context, whatever it was, is crossed.py's.
 
 Decisions
 - `language_model` is the stock causal LM with its layers swapped (fuse/insert.py); its parameter names are the stock
   ones plus `cross_attn`. Without a context the model is that LM.
-- A context is encoded to `cross_states` and projected to `cross_kv` once; generation carries `cross_kv` and
-  `cross_mask` as plain tensors, so beams, batches and every kind of cache work as they do for the stock LM.
 - Visual tokens that no sample uses are cut off and the others moved to the front, so padding pages, blank space and
   short contexts cost nothing and change nothing.
 - Backbones are frozen from the start; whoever wants to train them says so with `requires_grad_`.
-- Loading is strict: a missing, truncated or misshapen weight is refused, never replaced by random numbers.
 - B batch, P pages, N patches, K visual tokens per page, M visual tokens of the context, T text tokens, D width.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    Cache,
-    GenerationMixin,
-    PreTrainedModel,
-)
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, Cache, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
 from vist.compress.budget import page_counts
 from vist.compress.pve import pool_pages, pool_text, pve_loss
 from vist.compress.reducers import LocalResampler, build_reducer
 from vist.compress.resampler import PerceiverResampler
-from vist.errors import VistError
-from vist.fuse.cross_attention import CrossAttention
-from vist.fuse.insert import (
-    CrossAttentionOptions,
-    cross_attentions,
-    insert_cross_attention,
-    project_states,
-)
+from vist.fuse.insert import CrossAttentionOptions, cross_attentions, insert_cross_attention
 from vist.model.adapter import AdapterMixin
-from vist.model.checkpoint import checked_loading, first_line
-from vist.model.composed import ComposedModel
+from vist.model.checkpoint import load_llm
 from vist.model.configuration import VistConfig
+from vist.model.crossed import CrossAttendingModel, VistOutput, VisualContext, cross_inputs
 from vist.model.lora import insert_lora, is_lora, merge_lora
 from vist.vision.encoder import PageFeatures, encode, freeze, load_vision_tower, num_patches, shorten
 
 
-class VisualContext(NamedTuple):
-    """A context as the LLM meets it."""
-
-    states: Tensor  # (B,M,D) visual tokens, those in use first
-    mask: Tensor  # (B,M) bool
-    cls: Tensor  # (B,D) mean of the pages' CLS outputs, for PVE
-
-
-@dataclass
-class VistOutput(ModelOutput):
-    """`loss` = `lm_loss` + weight * `pve_loss`; the rest as any causal LM returns it."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    lm_loss: Tensor | None = None
-    pve_loss: Tensor | None = None
-
-
 # `push_to_hub` names its options, where PreTrainedModel's takes any and hands them on.
-class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin):  # type: ignore[misc]
+class VistForConditionalGeneration(AdapterMixin, CrossAttendingModel):  # type: ignore[misc]
     """An LLM that reads text as tokens and distant text as the visual tokens of its pages."""
 
     config_class = VistConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = True
-    _supports_sdpa = True
-    _skip_keys_device_placement = ["past_key_values"]
+    context_inputs = ("pixel_values", "ink_mask", "visual_tokens", "page_weights")
+    context_processor = "VistProcessor"
 
     def __init__(
         self,
@@ -127,13 +83,6 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
             init.normal_(module.cls_latent, std=0.02)
             for weight in module.merge_weights() if isinstance(module, LocalResampler) else ():
                 init.zeros_(weight)
-        elif isinstance(module, CrossAttention):
-            init.zeros_(module.o_proj.weight if module.gate is None else module.gate)
-            if module.g_proj is not None:
-                init.zeros_(module.g_proj.weight)
-                init.ones_(module.g_proj.bias)
-            if module.null_key is not None:
-                init.zeros_(module.null_key)
         elif module is getattr(self, "page_positions", None):
             init.zeros_(module.weight)
 
@@ -174,23 +123,8 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         for part in (model.resampler, model.page_positions, model.pve_projection):
             if part is not None:
                 part.to(device=llm.device, dtype=llm.dtype)
-        if model.generation_config is not None and llm.generation_config is not None:
-            model.generation_config = llm.generation_config
+        model.take_generation_config(llm)
         return model
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a saved VIST model, strictly.
-
-        Raises CheckpointError when the folder is missing or incomplete, holds another architecture, or a weight is
-        missing or has the wrong shape: such a model would answer with nonsense.
-        """
-        loaded = checked_loading(
-            super().from_pretrained, cls.config_class.model_type, pretrained_model_name_or_path, *args, **kwargs
-        )
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.freeze_backbones()  # loading replaces parameters, and with them the flag
-        return loaded
 
     def freeze_backbones(self) -> None:
         """Leave only Resampler, cross-attention, page codes, PVE projection and LoRA to training (paper: no LoRA)."""
@@ -210,10 +144,6 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         """Add the low-rank updates to the LLM's weights and take them out; nothing changes but rounding."""
         merge_lora(self.language_model)
         self.config.lora_rank = 0
-
-    def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """Names and parameters that training changes: Resampler, cross-attention, page codes, PVE projection."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def encode_context(
         self,
@@ -253,10 +183,6 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         states, mask = _compact(tokens_BPKD.flatten(1, 2), reduced.token_mask.flatten(1))
         return VisualContext(states, mask, pool_pages(reduced.cls, page_mask_BP))
 
-    def project_context(self, states: Tensor) -> Tensor:
-        """Keys and values of all layers, once per context: (B,M,D) -> `cross_kv` (B, layers, 2, Hkv, M, Dh)."""
-        return project_states(self.language_model, states)
-
     @can_return_tuple
     def forward(
         self,
@@ -291,12 +217,11 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         whole accumulated batch, scales both.
         """
         context = None
-        if pixel_values is not None and cross_states is None and cross_kv is None:
-            context = self.encode_context(pixel_values, _required(ink_mask), visual_tokens, page_weights)
+        if cross_states is None and cross_kv is None:
+            given = (pixel_values, ink_mask, visual_tokens, page_weights)
+            context = self.encode_given(dict(zip(self.context_inputs, given, strict=True)))
+        if context is not None:
             cross_states, cross_mask = context.states, context.mask
-        if cross_states is not None or cross_kv is not None:
-            kwargs["cross_states"], kwargs["cross_kv"] = cross_states, cross_kv
-            kwargs["cross_mask"] = None if cross_mask is None else cross_mask[:, None, None, :]
         output = self.language_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -305,6 +230,7 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
+            **cross_inputs(cross_states, cross_kv, cross_mask),
             **kwargs,
         )
         losses = self._losses(output.logits, labels, context, context_ids, context_keep, num_items_in_batch)
@@ -328,10 +254,7 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         """Next-token loss, PVE and their sum, as far as their inputs are there (paper: loss = LM + 1 * PVE)."""
         losses: dict[str, Tensor] = {}
         if labels is not None:
-            vocab_size = self.config.text_config.vocab_size
-            losses["lm_loss"] = self.loss_function(
-                logits=logits, labels=labels, vocab_size=vocab_size, num_items_in_batch=num_items_in_batch
-            )
+            losses["lm_loss"] = self.next_token_loss(logits, labels, num_items_in_batch)
         if context is not None and context_ids is not None and self.config.pve_weight > 0:
             losses["pve_loss"] = self._pve(context, context_ids, context_keep)
         if not losses:
@@ -347,38 +270,6 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         valid_B = keep.any(-1) & context.mask.any(-1)
         options = (self.config.pve_temperature, valid_B, self.config.pve_normalize)
         return pve_loss(visual_BD, text_BD, *options, across_ranks=self.training)
-
-    @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Continue `input_ids`, given the pages; every option of transformers' `generate` works.
-
-        Pages (`pixel_values` with `ink_mask`) are encoded and projected once, before the first token; `cross_states`
-        or `cross_kv` with `cross_mask` may be passed instead to share a context between calls. `visual_tokens` and
-        `page_weights` say how many tokens a page may have, as for `encode_context`.
-        """
-        pixel_values, ink_mask = kwargs.pop("pixel_values", None), kwargs.pop("ink_mask", None)
-        asked = (kwargs.pop("visual_tokens", None), kwargs.pop("page_weights", None))
-        states = kwargs.pop("cross_states", None)
-        if pixel_values is not None and states is None and kwargs.get("cross_kv") is None:
-            context = self.encode_context(pixel_values, _required(ink_mask), *asked)
-            states, kwargs["cross_mask"] = context.states, context.mask
-        if states is not None:
-            kwargs["cross_kv"] = self.project_context(states)
-        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
-
-
-def load_llm(source: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
-    """A causal LM from a Hub id or a folder. Raises VistError with one sentence when it cannot be read."""
-    try:
-        return AutoModelForCausalLM.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise VistError(f"Cannot load a language model from {str(source)!r}: {first_line(error)}") from error
-
-
-def _required(ink_mask: Tensor | None) -> Tensor:
-    if ink_mask is None:
-        raise VistError("pixel_values came without ink_mask; pass both, as VistProcessor returns them.")
-    return ink_mask
 
 
 def _pages_from_the_end(page_mask_BP: Tensor, limit: int) -> Tensor:

@@ -33,11 +33,10 @@ from vist.compress.resampler import PerceiverResampler
 from vist.errors import VistError
 from vist.fuse.interleave import Interleaving, Role, layout_mask, positions
 from vist.fuse.levels import LEVELS, take_levels
-from vist.model.checkpoint import checked_loading
+from vist.model.checkpoint import load_llm
 from vist.model.chunked_generation import chunked_sample, nothing_written, read_context, read_request
 from vist.model.chunked_state import ChunkedState
 from vist.model.composed import ComposedModel
-from vist.model.vist import load_llm
 from vist.model.vist2_configuration import Vist2Config
 from vist.vision.encoder import encode, freeze, load_vision_tower, patch_grid
 
@@ -59,13 +58,7 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
     """A causal LM that sees finished chunks of its text as the visual tokens of their pages."""
 
     config_class = Vist2Config
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = True
-    _supports_sdpa = True
     _supports_flex_attn = True
-    _skip_keys_device_placement = ["past_key_values"]
 
     def __init__(
         self,
@@ -86,7 +79,7 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
         if config.visual_levels > 1:
             take_levels(self.language_model)
         self.post_init()
-        self.freeze_tower()
+        self.freeze_backbones()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Raw parameters, which the default initialisation does not know."""
@@ -119,25 +112,10 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
         model.aligner.to(device=llm.device, dtype=llm.dtype)
         embeddings: Any = llm.get_input_embeddings()
         nn.init.constant_(model.aligner.norm.weight, float(embeddings.weight.detach().float().std()))
-        if model.generation_config is not None and llm.generation_config is not None:
-            model.generation_config = llm.generation_config
+        model.take_generation_config(llm)
         return model
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a saved VIST2 model, strictly.
-
-        Raises CheckpointError when the folder is missing or incomplete, holds another architecture, or a weight is
-        missing or has the wrong shape.
-        """
-        loaded = checked_loading(
-            super().from_pretrained, cls.config_class.model_type, pretrained_model_name_or_path, *args, **kwargs
-        )
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.freeze_tower()  # loading replaces parameters, and with them the flag
-        return loaded
-
-    def freeze_tower(self) -> None:
+    def freeze_backbones(self) -> None:
         """Take the vision tower out of training; LLM and aligner stay in."""
         freeze(self.vision_tower)
 
@@ -268,13 +246,7 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
             )
         loss = None
         if labels is not None or shift_labels is not None:
-            loss = self.loss_function(
-                logits=output.logits,
-                labels=labels,
-                shift_labels=shift_labels,
-                vocab_size=self.config.text_config.vocab_size,
-                num_items_in_batch=num_items_in_batch,
-            )
+            loss = self.next_token_loss(output.logits, labels, num_items_in_batch, shift_labels=shift_labels)
         return Vist2Output(loss, output.logits, output.past_key_values, output.hidden_states, output.attentions)
 
     @torch.no_grad()

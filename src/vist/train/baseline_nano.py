@@ -33,9 +33,10 @@ from vist.fuse.insert import cross_attentions
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
-from vist.train.nano import GUIDANCE, STYLE, NanoRecipe, NanoRun, run_stages
+from vist.train.nano import GUIDANCE, STYLE, NanoRecipe, NanoRun
 from vist.train.nano import STAGES as NANO_STAGES
 from vist.train.stage import Objective, StageConfig, run_stage
+from vist.train.stages import run_stages
 from vist.train.text_context import (
     AlignmentTexts,
     Masker,

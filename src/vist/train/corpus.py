@@ -110,22 +110,32 @@ class PackedCorpus:
         """Pack the split of these domains to `cache` (once), then map it.
 
         Raises:
-            VistError: see `corpus_files` and `documents`.
+            VistError: see `corpus_files` and `documents`; what is packed in `cache` already lacks one of the domains.
         """
+        wanted = list(domains)
         index_path, data_path = cache / f"{split}.index.npz", cache / f"{split}.utf8"
         if not index_path.exists():
             cache.mkdir(parents=True, exist_ok=True)
             part = data_path.with_suffix(".part")
             starts: dict[str, np.ndarray] = {}
-            with part.open("wb") as file:
-                for domain in domains:
-                    starts[domain] = _pack_domain(file, corpus_files(root, domain, split))
-            os.replace(part, data_path)
+            try:
+                with part.open("wb") as file:
+                    for domain in wanted:
+                        starts[domain] = _pack_domain(file, corpus_files(root, domain, split))
+                os.replace(part, data_path)
+            finally:
+                part.unlink(missing_ok=True)
             index_part = cache / f"{split}.index.part.npz"
             np.savez(index_part, **starts)  # type: ignore[arg-type]  # numpy types every keyword as its own flag
             os.replace(index_part, index_path)
         with np.load(index_path) as index:
             table = {name: index[name] for name in index.files}
+        missing = [domain for domain in wanted if domain not in table]
+        if missing:
+            raise VistError(
+                f"The corpus packed in {str(cache)!r} holds {', '.join(table)} and not {missing[0]!r}; remove that "
+                "folder, or train in another one."
+            )
         return cls(np.memmap(data_path, mode="r", dtype=np.uint8), table)
 
     def document(self, domain: str, number: int) -> str:

@@ -79,12 +79,18 @@ def draw_example(
     kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
     text = corpus.window(rng, mix.domains, distant + (proximal if kind == "continue" else 0))
     if kind == "continue":
-        cut = max(0, text.rfind(" ", 0, len(text) * distant // (distant + proximal)))
+        cut = last_blank(text, len(text) * distant // (distant + proximal))
         copies = repeated_words(text[:cut], text[cut:]) if mix.repeated_words else ()
         return Example(kind, text[:cut], text[cut:], copies)
     if kind == "recall":
         return _recall(text, mix, rng, proximal)
     return _quotation(text, mix, rng, proximal)
+
+
+def last_blank(text: str, place: int) -> int:
+    """The last blank before `place`; `place` itself in a text that is written without blanks."""
+    found = text.rfind(" ", 0, place)
+    return place if found < 0 else found
 
 
 def repeated_words(distant: str, proximal: str) -> tuple[tuple[int, int, int], ...]:

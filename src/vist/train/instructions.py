@@ -21,6 +21,7 @@ import numpy as np
 
 from vist.errors import VistError
 from vist.train.corpus import PackedCorpus
+from vist.train.examples import last_blank
 from vist.train.facts import Fact, make_facts, plant
 
 CHAT_TEMPLATE = (
@@ -137,7 +138,7 @@ def _between(text: str, words: list[tuple[int, int]]) -> str:
 
 
 def _continue(text: str, rng: np.random.Generator, domain: str, domains: tuple[str, ...]) -> Made:
-    cut = max(0, text.rfind(" ", 0, max(1, len(text) - CONTINUED)))
+    cut = last_blank(text, max(0, len(text) - CONTINUED))
     return text[:cut], {}, text[cut:].strip()
 
 

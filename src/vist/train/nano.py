@@ -17,13 +17,12 @@ Decisions
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +42,7 @@ from vist.train.language_model import TextSequences, build_language_model
 from vist.train.nested import NestedSamples, TokenRange
 from vist.train.reading import Reader, ReadingMix, ReadingPages, collate_pages
 from vist.train.stage import Objective, StageConfig, run_stage
+from vist.train.stages import run_stages, write_final
 from vist.train.tokenizer import train_tokenizer
 from vist.vision.text_vit import TextViTConfig, TextViTModel
 
@@ -304,11 +304,7 @@ class NanoRun:
         )
 
     def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
-        part = self.out / stage / "final.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save(part)
-        os.replace(part, self.final(stage))
+        write_final(self.out / stage, save)
 
 
 STAGES: dict[str, Callable[[NanoRun], None]] = {
@@ -323,26 +319,6 @@ STAGES: dict[str, Callable[[NanoRun], None]] = {
     "settling": NanoRun.settle,
     "model": NanoRun.assemble,
 }
-
-
-class StagedRun(Protocol):
-    """A run in stages, each finished when its folder exists."""
-
-    def final(self, stage: str) -> Path:
-        """Folder of a finished stage."""
-
-
-Run = TypeVar("Run", bound=StagedRun)
-
-
-def run_stages(run: Run, stages: Mapping[str, Callable[[Run], None]], until: str | None) -> Path:
-    """Run the stages that are not finished yet, up to and including `until` (default: all) -> folder of the last."""
-    for name, stage in stages.items():
-        if not run.final(name).exists():
-            stage(run)
-        if name == until:
-            break
-    return run.final(name)
 
 
 def train_nano(recipe: NanoRecipe, data: Path, out: Path, until: str | None = None) -> Path:

@@ -12,8 +12,6 @@ Decisions
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,9 +29,10 @@ from vist.train.context import ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
 from vist.train.guidance import guided_loss
-from vist.train.nano import GUIDANCE, run_stages
+from vist.train.nano import GUIDANCE
 from vist.train.nested import NestedSamples, TokenRange
 from vist.train.stage import StageConfig, run_stage
+from vist.train.stages import run_stages, write_final
 
 CONTINUED = "vist-nano"  # the packaged model, unless another is named
 
@@ -83,7 +82,7 @@ class NestedRun:
         )
         objective = partial(guided_loss, weight=GUIDANCE)
         run_stage(model, data, data.collate, config, self.out / "nested", recipe.seed, objective=objective)
-        self._finish("nested", model.save_pretrained)
+        write_final(self.out / "nested", model.save_pretrained)
 
     def assemble(self) -> None:
         """The finished model with its processor and token statistics, in shards small enough for a package."""
@@ -93,20 +92,13 @@ class NestedRun:
             model.save_pretrained(folder, max_shard_size="14MB")
             self._processor()[0].save_pretrained(folder)
 
-        self._finish("nested-model", save)
+        write_final(self.out / "nested-model", save)
 
     def _processor(self) -> tuple[VistProcessor, TokenFrequency]:
         processor: VistProcessor = VistProcessor.from_pretrained(self.source)
         if processor.frequency is None:
             raise VistError(f"{str(self.source)!r} has no token statistics; PVE's masking needs them.")
         return processor, processor.frequency
-
-    def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
-        part = self.out / stage / "final.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save(part)
-        os.replace(part, self.final(stage))
 
 
 STAGES: dict[str, Callable[[NestedRun], None]] = {"nested": NestedRun.nest, "nested-model": NestedRun.assemble}

@@ -8,6 +8,8 @@ Decisions
 - bf16 autocast only where the hardware multiplies bf16 (a GPU, AVX512-BF16 or AMX): elsewhere it is emulated and
   several times slower than fp32.
 - Samples are pure functions of (seed, index), so the resumed run sees what the uninterrupted one would have seen.
+- An `objective` looks into the model, which a wrapper for several devices hides, and its loss is not shared out over
+  them. So a stage with one trains on one device; without one, on any number.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from vist.compress.ranks import rank
+from vist.compress.ranks import rank, world_size
 from vist.errors import VistError
 from vist.train.optimizer import build_optimizer
 from vist.train.trainer import AtomicTrainer, Objective, StopOnSignal, TrainingStopped
@@ -107,7 +109,7 @@ class _LossFile(TrainerCallback):
 def bf16_is_fast() -> bool:
     """Whether this machine multiplies bf16 in hardware."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -182,13 +184,18 @@ def run_stage(
     """Train `model` in place to the end of the stage, from the newest checkpoint in `folder` if there is one.
 
     Samples come from `dataset` through `collate`, or from `batches` (`vist.train.trainer.Batches`); `adapter` keeps
-    only what is trained in checkpoints. Runs under `accelerate launch` as on one device.
-    Raises TrainingStopped after SIGTERM, when the checkpoint is written; VistError on a loss that is no number and on
-    a full disk.
+    only what is trained in checkpoints. Without an `objective` it runs under `accelerate launch` as on one device.
+    Raises TrainingStopped after SIGTERM, when the checkpoint is written; VistError on a loss that is no number, on a
+    full disk, and for an `objective` on several devices.
     """
+    arguments = training_arguments(config, folder, seed)  # joins the other processes, if there are any
+    if objective is not None and world_size() > 1:
+        raise VistError(
+            f"The stage in {str(folder)!r} is guided and trains on one device, not on {world_size()}; start it without "
+            "accelerate launch."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     stop = StopOnSignal()
-    arguments = training_arguments(config, folder, seed)
     arguments.ignore_data_skip = batches is not None  # they know where they are
     trainer = AtomicTrainer(
         model=model,

@@ -7,8 +7,8 @@ Decisions
   state or the new one. All ranks write, the first one renames when all have.
 - A loss that is no number stops the run before the optimizer has used it, and the batch is kept in a file: going on
   would train on nonsense, skipping would hide it.
-- SIGTERM, which schedulers send some seconds before they kill, ends the step, writes a checkpoint and leaves. So does
-  Ctrl-C not: it leaves at once.
+- SIGTERM, which schedulers send some seconds before they kill, ends the step, writes a checkpoint and leaves. Ctrl-C
+  leaves at once.
 - What one rank meets, all ranks are told, so that none waits for one that has left.
 - With a frozen backbone a checkpoint holds what is trained (an adapter), not the backbone again.
 """
@@ -211,7 +211,7 @@ class AtomicTrainer(Trainer):
         if world_size() > 1:
             torch.distributed.all_reduce(mean)
             mean /= world_size()
-        parts = self.args.gradient_accumulation_steps * world_size() if name == "lm_loss" else 1
+        parts = self.args.gradient_accumulation_steps * world_size() if name.endswith("lm_loss") else 1
         return mean.item() * parts
 
 

@@ -60,14 +60,8 @@ class ChunkPages(Dataset):
         mix: ExampleMix,
         random_strings: float,
     ):
-        self.corpus, self.processor, self.curriculum, self.samples, self.seed = (
-            corpus,
-            processor,
-            curriculum,
-            samples,
-            seed,
-        )
-        self.mix, self.random_strings = mix, random_strings
+        self.corpus, self.processor, self.curriculum = corpus, processor, curriculum
+        self.samples, self.seed, self.mix, self.random_strings = samples, seed, mix, random_strings
         self.strips = Strips.of(processor, parts)
 
     def __len__(self) -> int:

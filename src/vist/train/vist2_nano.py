@@ -1,8 +1,7 @@
 """From a run of `vist-nano` to a finished `vist2-nano`, stage by stage.
 
-Owns the order of the stages and what each hands to the next. The numbers are a recipe's
-(`vist.recipes`). Source: VIST2 (arXiv 2601.10378), three stages; the alignment before
-them is ours.
+Owns the order of the stages and what each hands to the next. The numbers are a recipe's (`vist.recipes`). Source: VIST2
+(arXiv 2601.10378), three stages; the alignment before them is ours.
 
 Decisions
 - Tokenizer, language model and TextViT are those of a `nano` run in the same folder: finished stages are taken as they
@@ -19,8 +18,6 @@ Decisions
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -39,8 +36,9 @@ from vist.train.instructions import CHAT_TEMPLATE
 from vist.train.interleaved import Curriculum, Instructions, InterleavedSamples, OpticalText, ReadBack
 from vist.train.looking import guided_look_loss, parts_of
 from vist.train.nano import STAGES as NANO_STAGES
-from vist.train.nano import STYLE, NanoRecipe, NanoRun, run_stages
+from vist.train.nano import STYLE, NanoRecipe, NanoRun
 from vist.train.stage import StageConfig, run_stage
+from vist.train.stages import run_stages, write_final
 from vist.train.vist2_alignment import ChunkAlignment, ChunkPages
 from vist.vision.text_vit import TextViTModel
 
@@ -139,7 +137,7 @@ class Vist2NanoRun:
         )
         folder = self.out / "vist2-alignment"
         run_stage(ChunkAlignment(model, parts), data, data.collate, recipe.alignment, folder, recipe.seed)
-        self._finish("vist2-alignment", self._save(model))
+        write_final(folder, self._save(model))
 
     def read_back(self) -> None:
         """Stage (a): read chunks back from their pages."""
@@ -182,7 +180,7 @@ class Vist2NanoRun:
         for part in (model.config.text_config, model.config.vision_config):
             part._name_or_path = ""  # where the parts lay on the machine that trained them says nothing to others
 
-        self._finish("vist2-model", self._save(model))
+        write_final(self.out / "vist2-model", self._save(model))
 
     def _save(self, model: Vist2ForCausalLM) -> Callable[[Path], None]:
         def save(folder: Path) -> None:
@@ -234,14 +232,7 @@ class Vist2NanoRun:
         dataset: Dataset = data
         objective = partial(guided_look_loss, weight=self.recipe.guidance)
         run_stage(model, dataset, data.collate, config, self.out / stage, self.recipe.seed, objective=objective)
-        self._finish(stage, self._save(model))
-
-    def _finish(self, stage: str, save: Callable[[Path], object]) -> None:
-        part = self.out / stage / "final.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save(part)
-        os.replace(part, self.final(stage))
+        write_final(self.out / stage, self._save(model))
 
 
 STAGES: dict[str, Callable[[Vist2NanoRun], None]] = {
@@ -263,7 +254,7 @@ def train_vist2_nano(recipe: Vist2NanoRecipe, data: Path, out: Path, until: str 
     Args:
         recipe: all numbers.
         data: a folder with `corpus/<domain>/<split>*.parquet` (or the domains directly in it).
-        out: the run's folder; one with a finished `nano` run saves its first three stages.
+        out: the run's folder; what a `nano` run has finished there is taken as it is.
         until: name of the last stage to run.
 
     Raises:
