@@ -2,6 +2,7 @@
 
 Takes a JSON object: `llm`, `vision`, `data`, and `runs`, carried out one after the other: each has `out`, changes of
 the `stage`, and may name a `signal` that the rank `signal_rank` gets at the end of step `signal_at`.
+Where the environment asks for FSDP (`ACCELERATE_USE_FSDP`), CPUs are shown to accelerate as devices that it shards on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import TrainerCallback
 
 from tiny_recipe import tiny_recipe
@@ -49,9 +51,28 @@ def one_run(job: dict[str, Any], run: dict[str, Any]) -> None:
     paper.train_paper(recipe, job["data"], Path(run["out"]))
 
 
+def shard_on_cpus() -> None:
+    """Take away the one thing that keeps accelerate from sharding on CPUs.
+
+    `AcceleratorState` turns a run into one of FSDP only where its processes are of the kinds MULTI_GPU, MULTI_XPU and
+    the like; MULTI_CPU is not in that list, and the plugin is dropped without a word. Sharding itself (`fully_shard`
+    over gloo), checkpoints and all of the Trainer's code work on CPUs.
+    """
+    start = PartialState.__init__
+
+    def started(self: PartialState, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = started
+
+
 def main() -> None:
     job = json.loads(sys.argv[1])
     torch.set_num_threads(1)
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        shard_on_cpus()
     PartialState(cpu=True)
     for run in job["runs"]:
         try:

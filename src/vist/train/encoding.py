@@ -19,6 +19,7 @@ Decisions
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -275,9 +276,7 @@ def encode_in_processes(plan: EncodingPlan, stretches: list[Stretch], workers: i
         yield from work
         return
     context = "spawn" if torch.cuda.is_available() else None  # a GPU cannot be used in a fork
-    loader = DataLoader(
-        work, batch_size=None, num_workers=workers, multiprocessing_context=context, in_order=False
-    )
+    loader = DataLoader(work, batch_size=None, num_workers=workers, multiprocessing_context=context, in_order=False)
     try:
         yield from loader
     except RuntimeError as error:
@@ -311,6 +310,11 @@ def device_of(number: int) -> torch.device:
     """The device of a process: the GPUs in turn, else the CPU."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return torch.device("cuda", number % count) if count else torch.device("cpu")
+
+
+def default_workers() -> int:
+    """A process for each GPU, else for each core."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -222,7 +222,9 @@ def check_tower(folder: Path, tower: nn.Module) -> None:
 
 def damaged(path: Path, how: str) -> VistError:
     """What to do about a file of a folder of features that cannot be used."""
-    return VistError(f"{str(path)!r} is {how}; run the same `vist encode` again (it makes such shards anew) or copy it.")
+    return VistError(
+        f"{str(path)!r} is {how}; run the same `vist encode` again (it makes such shards anew) or copy it."
+    )
 
 
 def whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -10,7 +10,7 @@ Decisions
 - The global batch is the recipe's, whatever the devices: accumulation follows from it. So a run can go on with another
   number of devices than it began with.
 - Token statistics for frequency-based masking are counted once, before training, over the first windows of all lanes.
-- Pages that were encoded before (features.py) take the place of drawing and encoding; the rest of the run does not know.
+- Pages that were encoded before (features.py) take the place of drawing and encoding; nothing else in the run changes.
 - What is wrong with backbones, tokenizer, data, features and disk is said before the first step.
 """
 
@@ -161,9 +161,7 @@ class PaperRun:
         recipe = self.recipe
         share = Share.of(recipe.global_batch, recipe.stage.batch_size, rank(), world_size())
         reader, stage = self.reader(self.importance()), recipe.stage
-        return WindowBatches(
-            self.segments, reader, share, stage.steps, stage.workers, self.fingerprint, self.features
-        )
+        return WindowBatches(self.segments, reader, share, stage.steps, stage.workers, self.fingerprint, self.features)
 
     def model(self) -> VistForConditionalGeneration:
         """The untrained model, the same on every rank."""
@@ -228,7 +226,8 @@ def train_paper(
     `data`: see `vist.train.sources.open_shards`. `until` is there for recipes of several stages; this one has one.
     `features`: a folder of `vist.train.encoding.encode_corpus`, in place of drawing and encoding pages.
     Raises VistError when a backbone, its tokenizer or the data cannot be read, they do not belong together, the
-    features are of something else, the global batch cannot be shared, the disk is full, or the loss is no number; TrainingStopped after SIGTERM.
+    features are of something else, the global batch cannot be shared, the disk is full, or the loss is no number;
+    TrainingStopped after SIGTERM.
     """
     from accelerate import PartialState
 

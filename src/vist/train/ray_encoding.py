@@ -8,12 +8,13 @@ Decisions
   machines must see under the same path, as they must the corpus.
 - A shard travels as one block: Ray then moves on after each, and its back-pressure counts in shards.
 - Shards are written beside and renamed and are the same each time, so Ray may carry out a task again.
-- A cluster is taken where `RAY_ADDRESS` names one or a session is open already; else this machine is one, with an object
-  store that is no larger than the plan needs, and it is shut down afterwards.
+- A cluster is taken where `RAY_ADDRESS` names one or a session is open already; else this machine is one, with an
+  object store that is no larger than the plan needs, and it is shut down afterwards.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Iterator
@@ -45,7 +46,8 @@ def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int) ->
     with _session(workers):
         context = ray.data.DataContext.get_current()
         context.target_max_block_size = BLOCK_BYTES
-        context.enable_progress_bars = False
+        context.enable_progress_bars = False  # encoding.py counts the shards
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         on_gpu = ray.cluster_resources().get("GPU", 0) >= workers
         work = ray.data.from_items([{"stretch": pickle.dumps(stretch)} for stretch in stretches])
         drawn = work.map_batches(
@@ -57,14 +59,15 @@ def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int) ->
             batch_format="numpy",
             num_cpus=ENCODE_CPUS,
             num_gpus=1 if on_gpu else None,
-            concurrency=workers,
+            compute=ray.data.ActorPoolStrategy(size=workers),
             fn_constructor_kwargs={"plan": plan},
         )
         try:
             yield from (pickle.loads(row["record"]) for row in finished.iter_rows())
         except ray.exceptions.RayError as error:
+            said = str(error).splitlines()[0]
             raise VistError(
-                f"Ray gave up ({str(error).splitlines()[0]}); the finished shards are whole; run the same command again."
+                f"Ray gave up ({said}); the finished shards are whole; run the same command again."
             ) from error
 
 
