@@ -72,6 +72,15 @@ def test_a_plan_goes_on_where_plain_processes_stopped(inputs: Inputs, whole: Pat
     assert not ray.is_initialized()
 
 
+def test_encoders_take_the_gpus_a_cluster_has() -> None:
+    assert ray_encoding._encoders({"CPU": 16.0}, None) == (16, None)
+    assert ray_encoding._encoders({"CPU": 16.0}, 3) == (3, None)
+    assert ray_encoding._encoders({"CPU": 16.0, "GPU": 4.0}, None) == (4, 1)
+    assert ray_encoding._encoders({"CPU": 16.0, "GPU": 4.0}, 2) == (2, 1)
+    with pytest.raises(VistError, match="4 GPUs for 8 encoders; lower --workers"):
+        ray_encoding._encoders({"CPU": 16.0, "GPU": 4.0}, 8)
+
+
 def test_without_ray_the_sentence_says_what_to_install(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from vist.recipes.paper import PAPER
 from vist.recipes.vist2 import vist2_nano
 from vist.train.baseline_nano import STAGES as BASELINE_STAGES
 from vist.train.baseline_nano import train_baseline
-from vist.train.encoding import default_workers, encode_corpus
+from vist.train.encoding import encode_corpus
 from vist.train.nano import STAGES, train_nano
 from vist.train.nested_nano import STAGES as NESTED_STAGES
 from vist.train.nested_nano import train_nested
@@ -104,13 +104,13 @@ def encode(
 ) -> dict[str, Any]:
     """Render and encode the pages that a recipe of the paper reads, ahead of its run -> the index of the folder `out`.
 
-    `workers`: processes; None = one for each GPU, else for each core. The rest as for `run` and `encode_corpus`.
+    `workers`, `on_ray`, `shard_windows`: as for `encode_corpus`; the rest as for `run`.
     Raises VistError for a recipe that is not the paper's, and as `encode_corpus` does.
     """
     numbers = changed(name, **changes)
     if not isinstance(numbers, PaperRecipe):
         raise VistError(f"Only pages of the paper's recipes can be encoded ahead: {', '.join(PAPER)}; not {name!r}.")
-    return encode_corpus(numbers, data, out, workers or default_workers(), on_ray, shard_windows)
+    return encode_corpus(numbers, data, out, workers, on_ray, shard_windows)
 
 
 def changed(name: str, **changes: Any) -> Any:

@@ -178,14 +178,15 @@ def encode_corpus(
     recipe: PaperRecipe,
     data: Any,
     folder: Path,
-    workers: int = 1,
+    workers: int | None = 1,
     on_ray: bool = False,
     shard_windows: int | None = None,
 ) -> dict[str, Any]:
     """Render and encode every window that a recipe's run takes, into a folder; what is there already stays.
 
-    `data`: as for `train_paper`. `workers`: processes that draw and encode (on Ray: encoders). `shard_windows`: windows
-    of a shard; None = those the folder has, or 8. -> the index of the folder.
+    `data`: as for `train_paper`. `workers`: processes that draw and encode (on Ray: encoders); None = one for each GPU,
+    else for each core, of this machine or of the cluster. `shard_windows`: windows of a shard; None = those the folder
+    has, or 8. -> the index of the folder.
     Raises VistError when tower, tokenizer or data cannot be read, the folder holds features of something else, or the
     disk is full.
     """
@@ -249,7 +250,7 @@ def missing(plan: EncodingPlan, lanes: int, shards: int) -> list[Stretch]:
     return found
 
 
-def _carry_out(plan: EncodingPlan, stretches: list[Stretch], workers: int, on_ray: bool) -> None:
+def _carry_out(plan: EncodingPlan, stretches: list[Stretch], workers: int | None, on_ray: bool) -> None:
     """Make the missing shards. Raises VistError with what a process met, and when what is left will not fit."""
     count = sum(stretch.stop - stretch.start for stretch in stretches)
     if not count:
@@ -259,7 +260,7 @@ def _carry_out(plan: EncodingPlan, stretches: list[Stretch], workers: int, on_ra
 
         records: Iterable[Record] = encode_on_ray(plan, stretches, workers)
     else:
-        records = encode_in_processes(plan, stretches, workers)
+        records = encode_in_processes(plan, stretches, workers or default_workers())
     with tqdm(total=count, unit="shard") as bar:
         for record in records:
             if "error" in record:

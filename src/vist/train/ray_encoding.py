@@ -24,32 +24,42 @@ from typing import Any
 import numpy as np
 
 from vist.errors import VistError
-from vist.train.encoding import DrawnShard, EncodingPlan, Record, ShardEncoder, Stretch, device_of, draw_shards
+from vist.train.encoding import (
+    DrawnShard,
+    EncodingPlan,
+    Record,
+    ShardEncoder,
+    Stretch,
+    default_workers,
+    device_of,
+    draw_shards,
+)
 
 DRAW_CPUS, ENCODE_CPUS = 0.25, 0.5  # drawing is much the cheaper; together they leave room for each other on one core
 STORE_BYTES = 200_000_000  # of a session of our own, and a quarter of it for each encoder
-BLOCK_BYTES = 1 << 20  # less than a shard's pages: every shard is a block of its own
+BLOCK_BYTES = 1  # less than a row has, so every shard is a block of its own
 
 Batch = dict[str, np.ndarray]
 
 
-def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int) -> Iterator[Record]:
-    """The records of all shards, as they are finished, from `workers` encoders.
+def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int | None) -> Iterator[Record]:
+    """The records of all shards, as they are finished, from `workers` encoders; None = all the cluster has room for.
 
-    Raises VistError when Ray is not installed or gives up.
+    Raises VistError when Ray is not installed, has fewer GPUs than encoders, or gives up.
     """
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise VistError("A Ray Data plan needs Ray: pip install 'vist[ray]'.") from error
-    with _session(workers):
+    with _session(workers or default_workers()):
+        encoders, gpus = _encoders(ray.cluster_resources(), workers)
         context = ray.data.DataContext.get_current()
         context.target_max_block_size = BLOCK_BYTES
         context.enable_progress_bars = False  # encoding.py counts the shards
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        on_gpu = ray.cluster_resources().get("GPU", 0) >= workers
-        work = ray.data.from_items([{"stretch": pickle.dumps(stretch)} for stretch in stretches])
+        items = [{"stretch": pickle.dumps(stretch)} for stretch in stretches]
+        work = ray.data.from_items(items, override_num_blocks=len(items))
         drawn = work.map_batches(
             _draw, batch_size=1, batch_format="numpy", num_cpus=DRAW_CPUS, fn_kwargs={"plan": plan}
         )
@@ -58,8 +68,8 @@ def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int) ->
             batch_size=1,
             batch_format="numpy",
             num_cpus=ENCODE_CPUS,
-            num_gpus=1 if on_gpu else None,
-            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_gpus=gpus,
+            compute=ray.data.ActorPoolStrategy(size=encoders),
             fn_constructor_kwargs={"plan": plan},
         )
         try:
@@ -69,6 +79,16 @@ def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int) ->
             raise VistError(
                 f"Ray gave up ({said}); the finished shards are whole; run the same command again."
             ) from error
+
+
+def _encoders(resources: dict[str, float], workers: int | None) -> tuple[int, int | None]:
+    """How many encoders a cluster carries, and the GPUs of each: one where it has GPUs."""
+    gpus = int(resources.get("GPU", 0))
+    if not gpus:
+        return workers or max(1, int(resources.get("CPU", 1))), None
+    if workers is not None and workers > gpus:
+        raise VistError(f"The cluster has {gpus} GPUs for {workers} encoders; lower --workers or leave it out.")
+    return workers or gpus, 1
 
 
 def _draw(batch: Batch, plan: EncodingPlan) -> Iterator[Batch]:
