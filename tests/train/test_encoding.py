@@ -128,7 +128,13 @@ def test_two_processes_make_the_same_bytes_as_one(inputs: Inputs, whole: Path, t
     assert files(tmp_path / "two") == files(whole)
 
 
-def test_the_number_of_threads_changes_no_bit(inputs: Inputs, whole: Path, tmp_path: Path) -> None:
+def test_pages_are_encoded_on_one_thread_whatever_torch_has(
+    inputs: Inputs, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        encoding, "encode", lambda *args, **more: seen.append(torch.get_num_threads()) or encode(*args, **more)
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -136,7 +142,7 @@ def test_the_number_of_threads_changes_no_bit(inputs: Inputs, whole: Path, tmp_p
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
-    assert files(tmp_path / "threads") == files(whole)
+    assert set(seen) == {1} and files(tmp_path / "threads") == files(whole)
 
 
 def test_an_interrupted_encoding_makes_only_what_is_missing(

@@ -216,7 +216,9 @@ def _shard_windows(folder: Path, index: dict[str, Any] | None, wanted: int | Non
 def _begin(plan: EncodingPlan, before: dict[str, Any] | None, index: dict[str, Any]) -> None:
     """Check that a folder is of these features, or begin one; take away what an interruption left."""
     folder, tower = plan.folder, plan.tower()
-    if before is not None:
+    if before is None:
+        index["tower"] = {"source": plan.vision, "fingerprint": features.write_tower(folder, tower)}
+    else:
         features.check_identity(folder, before, index)
         if before["precision"] != plan.precision:
             raise VistError(
@@ -224,11 +226,11 @@ def _begin(plan: EncodingPlan, before: dict[str, Any] | None, index: dict[str, A
                 f"{plan.precision}; go on where they were begun, or encode into another folder."
             )
         features.check_tower(folder, tower)
-        index = {**index, "windows": max(before["windows"], index["windows"])}
+        index["tower"] = before["tower"]
+        index["windows"] = max(before["windows"], index["windows"])
     for part in folder.glob("lane-*/*.part"):
         part.unlink()
-    name = features.write_tower(folder, tower)
-    features.write_index(folder, {**index, "tower": {"source": plan.vision, "fingerprint": name}})
+    features.write_index(folder, index)
 
 
 def missing(plan: EncodingPlan, lanes: int, shards: int) -> list[Stretch]:

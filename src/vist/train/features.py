@@ -78,20 +78,19 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        self.index = read_index(folder)
-        if self.index is None:
+        index = read_index(folder)
+        if index is None:
             raise VistError(f"There are no features in {str(folder)!r} (no {INDEX}); give a folder of `vist encode`.")
-        if "shards" not in self.index:
+        if "shards" not in index:
             raise VistError(f"The features in {str(folder)!r} are not finished; run the same `vist encode` again.")
-        for name, size in self.index["shards"].items():
+        self.folder, self.index = folder, index
+        for name, size in index["shards"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != size:
                 raise damaged(path, "missing" if not path.is_file() else "truncated")
 
     def check(self, identity: Mapping[str, Any], windows: int) -> None:
         """Raise VistError unless the features are of this identity, with so many windows in each lane."""
-        assert self.index is not None
         check_identity(self.folder, self.index, identity)
         if self.index["windows"] < windows:
             raise VistError(
@@ -105,7 +104,6 @@ class FeatureStore:
 
     def windows(self, lane: int, start: int = 0) -> Iterator[EncodedWindow]:
         """The windows of a lane from number `start` on. Raises VistError on a damaged shard and after the last."""
-        assert self.index is not None
         size = self.index["shard_windows"]
         for number in range(start // size, self.index["windows"] // size):
             yield from read_shard(ShardPlace(lane, number).path(self.folder), max(0, start - number * size))
