@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tiny_backbones import tiny_tower
@@ -19,10 +20,10 @@ from vist.errors import VistError
 from vist.render import fonts
 from vist.train import encoding, paper, trainer
 from vist.train.encoding import encode_corpus, encode_in_processes
-from vist.train.features import FeatureStore, ShardPlace, read_shard
+from vist.train.features import FeatureStore, ShardPlace, read_shard, write_shard
 from vist.train.paper import PaperRecipe, PaperRun, train_paper
-from vist.train.stream import Lane
-from vist.vision.encoder import encode, freeze
+from vist.train.stream import Cursor, Lane
+from vist.vision.encoder import PageFeatures, encode, freeze
 from vist.vision.text_vit import TextViTModel
 
 STEPS, SIZE = 6, 2  # windows of a lane, windows of a shard
@@ -67,6 +68,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def refused(*args: Any, **more: Any) -> None:
+    raise AssertionError("the features were there already")
+
+
 def losses(out: Path) -> np.ndarray:
     lines = json.loads((out / "train" / "losses.json").read_text())
     return np.array([[line["loss"], line["lm_loss"], line["pve_loss"]] for line in lines if "loss" in line])
@@ -91,8 +96,8 @@ def test_training_on_features_has_the_losses_of_training_on_pages(
     inputs: Inputs, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_paper(*inputs, tmp_path / "pages")
-    monkeypatch.setattr(TextViTModel, "forward", None)  # nothing is encoded any more, ...
-    monkeypatch.setattr("vist.train.paged.render", None)  # ... and nothing drawn
+    monkeypatch.setattr(TextViTModel, "forward", refused)  # nothing is encoded any more, ...
+    monkeypatch.setattr("vist.train.paged.render", refused)  # ... and nothing drawn
     train_paper(*inputs, tmp_path / "features", features=whole)
     assert losses(tmp_path / "features").shape == (STEPS, 3)
     assert np.abs(losses(tmp_path / "features") - losses(tmp_path / "pages")).max() < 1e-5
@@ -199,22 +204,53 @@ def test_the_last_window_is_the_last(inputs: Inputs, whole: Path) -> None:
         next(windows)
 
 
-def test_windows_are_read_one_at_a_time(inputs: Inputs, tmp_path: Path) -> None:
-    """What is in memory while a shard is read does not grow with the shard."""
+def test_features_of_a_shard_are_never_read_at_once(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encode_corpus(*inputs, tmp_path, shard_windows=6)
     path = ShardPlace(0, 0).path(tmp_path)
     stored = load_file(path)["features"]
+    whole, real = [], safe_open
+
+    class Watched:
+        """A shard that notes what is read of it as a whole."""
+
+        def __init__(self, *args: Any):
+            self.file = real(*args)
+
+        def __enter__(self) -> Any:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            self.file.__exit__(*error)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            whole.append(name)
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr(encoding.features, "safe_open", Watched)
     parts = [window.seen.features[window.seen.mask] for window in read_shard(path)]
     assert len(parts) == 6 and torch.equal(torch.cat(parts), stored)
-    assert all(part.untyped_storage().nbytes() <= len(part) * part.shape[1] * 4 for part in parts)
+    assert sorted(whole) == ["ids", "mask", "pages"]
 
 
-def test_pages_without_ink_are_windows_too(inputs: Inputs, tmp_path: Path) -> None:
-    (tmp_path / "blank.jsonl").write_text(json.dumps({"text": "​ " * 400}) + "\n")
-    recipe = replace(inputs[0], global_batch=1, stage=replace(inputs[0].stage, steps=2, batch_size=1))
-    encode_corpus(recipe, tmp_path / "blank.jsonl", tmp_path / "features")
-    windows = FeatureStore(tmp_path / "features").windows(0)
-    assert [next(windows).seen.mask.shape[0] for _ in range(2)] == [1, 1]
+def test_windows_without_ink_and_without_pages_come_back(tmp_path: Path) -> None:
+    seen = [
+        PageFeatures(torch.zeros(1, pages, 4, 3), torch.zeros(1, pages, 4, dtype=torch.bool)) for pages in (2, 0, 1)
+    ]
+    seen[2].mask[0, 0, 3], seen[2].features[0, 0, 3] = True, 7.0
+    cursors = [Cursor(windows=number) for number in (1, 2, 3)]
+    write_shard(tmp_path / "a.safetensors", np.arange(15).reshape(3, 5), seen, cursors)
+    for number, window in enumerate(read_shard(tmp_path / "a.safetensors")):
+        assert window.ids.tolist() == list(range(5 * number, 5 * number + 5)) and window.cursor == cursors[number]
+        assert torch.equal(window.seen.features, seen[number].features)
+        assert torch.equal(window.seen.mask, seen[number].mask)
+    with pytest.raises(VistError, match="b.safetensors' is missing"):
+        next(read_shard(tmp_path / "b.safetensors"))
 
 
 # --- what is refused ---
@@ -321,7 +357,7 @@ def test_a_disk_too_small_is_seen_after_the_first_shard(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(encoding.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    monkeypatch.setattr(encoding.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(VistError, match=r"No space for the features in .*lower --steps, or choose another --out"):
         encode_corpus(*inputs, tmp_path / "features", shard_windows=SIZE)
 

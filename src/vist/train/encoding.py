@@ -21,8 +21,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +49,7 @@ SHARD_WINDOWS = 8
 
 #: Of a finished shard: `lane`, `number`, `pages`, `bytes`; or `error`, a sentence.
 Record = dict[str, Any]
+Records = Generator[Record, None, None]
 
 
 @dataclass(frozen=True)
@@ -260,10 +261,10 @@ def _carry_out(plan: EncodingPlan, stretches: list[Stretch], workers: int | None
     if on_ray:
         from vist.train.ray_encoding import encode_on_ray
 
-        records: Iterable[Record] = encode_on_ray(plan, stretches, workers)
+        records = encode_on_ray(plan, stretches, workers)
     else:
         records = encode_in_processes(plan, stretches, workers or default_workers())
-    with tqdm(total=count, unit="shard") as bar:
+    with closing(records), tqdm(total=count, unit="shard") as bar:  # closing ends the processes, also on an error
         for record in records:
             if "error" in record:
                 raise VistError(record["error"])
@@ -272,7 +273,7 @@ def _carry_out(plan: EncodingPlan, stretches: list[Stretch], workers: int | None
             bar.update()
 
 
-def encode_in_processes(plan: EncodingPlan, stretches: list[Stretch], workers: int) -> Iterator[Record]:
+def encode_in_processes(plan: EncodingPlan, stretches: list[Stretch], workers: int) -> Records:
     """The records of all shards, as they are finished, from `workers` processes; 1 is this one."""
     work = _Work(plan, stretches)
     if workers == 1:

@@ -27,7 +27,7 @@ from vist.errors import VistError
 from vist.train.encoding import (
     DrawnShard,
     EncodingPlan,
-    Record,
+    Records,
     ShardEncoder,
     Stretch,
     default_workers,
@@ -42,7 +42,7 @@ BLOCK_BYTES = 1  # less than a row has, so every shard is a block of its own
 Batch = dict[str, np.ndarray]
 
 
-def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int | None) -> Iterator[Record]:
+def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int | None) -> Records:
     """The records of all shards, as they are finished, from `workers` encoders; None = all the cluster has room for.
 
     Raises VistError when Ray is not installed, has fewer GPUs than encoders, or gives up.
