@@ -101,8 +101,8 @@ def shard_on_cpus() -> None:
     """Take away the one thing that keeps accelerate from sharding on CPUs.
 
     `AcceleratorState` turns a run into one of FSDP only where its processes are of the kinds MULTI_GPU, MULTI_XPU and
-    the like; MULTI_CPU is not in that list, and the plugin is dropped without a word. Sharding itself (`fully_shard`
-    over gloo), checkpoints and all of the Trainer's code work on CPUs.
+    the like; MULTI_CPU is not in that list, and the plugin is dropped without a word. `fully_shard` itself takes a CPU
+    mesh over gloo.
     """
     start = PartialState.__init__
 

@@ -16,10 +16,14 @@ from typing import Any
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
+from tiny_backbones import CHOICES, tiny_llm
 from tiny_recipe import save_backbones, tiny_recipe, write_corpus
+from vision.test_encoder import BUILDERS
+from vist.model.vist import VistForConditionalGeneration
 from vist.train.paper import train_paper
 
 ROOT = Path(__file__).parents[2]
@@ -197,3 +201,16 @@ def test_the_launch_files_are_read_by_accelerate() -> None:
     assert "ACCELERATE_USE_FSDP" not in environment and environment["ACCELERATE_MIXED_PRECISION"] == "no"
     sharded = launch_environment("fsdp2.yaml")
     assert sharded["FSDP_VERSION"] == "2" and sharded["ACCELERATE_USE_FSDP"] == "true"
+
+
+@pytest.mark.parametrize("tower", BUILDERS)
+def test_every_class_that_is_to_be_a_unit_of_shards_is_in_the_model(
+    tower: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accelerate refuses a model that lacks one; CLIP and SigLIP name parts of their text side too."""
+    for name, value in launch_environment("fsdp2.yaml").items():
+        monkeypatch.setenv(name, value)
+    model = VistForConditionalGeneration.from_backbones(tiny_llm(), BUILDERS[tower](), **CHOICES)
+    plugin = FullyShardedDataParallelPlugin()
+    plugin.set_auto_wrap_policy(model)
+    assert {"LlamaDecoderLayer"} < set(plugin.transformer_cls_names_to_wrap)
