@@ -59,14 +59,8 @@ def train(
     from vist.recipes import run
     from vist.train.trainer import TrainingStopped
 
-    changes = {
-        "llm": llm,
-        "vision": vision,
-        "steps": steps,
-        "global_batch": global_batch,
-        "batch_size": batch_size,
-        "workers": workers,
-    }
+    changes: dict[str, Any] = {"llm": llm, "vision": vision, "steps": steps, "global_batch": global_batch}
+    changes |= {"batch_size": batch_size, "workers": workers}
     if dry_run or json is not None:
         return _plan(name, data, out, features, changes, dry_run, json)
     try:

@@ -253,6 +253,21 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         states, mask = _compact(tokens_BPKD.flatten(1, 2), reduced.token_mask.flatten(1))
         return VisualContext(states, mask, pool_pages(reduced.cls, page_mask_BP))
 
+    def _read(
+        self,
+        pixel_values: Tensor | None,
+        ink_mask: Tensor | None,
+        page_features: Tensor | None,
+        page_mask: Tensor | None,
+        *asked: Any,
+    ) -> VisualContext | None:
+        """The context of pages, or of what the tower saw of them before; None if there are neither."""
+        if pixel_values is not None:
+            return self.encode_context(pixel_values, _required(ink_mask), *asked)
+        if page_features is None or page_mask is None:
+            return None
+        return self.compress_features(PageFeatures(page_features, page_mask), *asked)
+
     def project_context(self, states: Tensor) -> Tensor:
         """Keys and values of all layers, once per context: (B,M,D) -> `cross_kv` (B, layers, 2, Hkv, M, Dh)."""
         return project_states(self.language_model, states)
@@ -293,13 +308,8 @@ class VistForConditionalGeneration(AdapterMixin, ComposedModel, GenerationMixin)
         (B,L) bool, those left by frequency-based masking, also `pve_loss`. `num_items_in_batch`, the labels in the
         whole accumulated batch, scales both.
         """
-        context = None
-        if cross_states is None and cross_kv is None:
-            if pixel_values is not None:
-                context = self.encode_context(pixel_values, _required(ink_mask), visual_tokens, page_weights)
-            elif page_features is not None and page_mask is not None:
-                seen = PageFeatures(page_features, page_mask)
-                context = self.compress_features(seen, visual_tokens, page_weights)
+        pages = (pixel_values, ink_mask, page_features, page_mask)
+        context = self._read(*pages, visual_tokens, page_weights) if cross_states is None and cross_kv is None else None
         if context is not None:
             cross_states, cross_mask = context.states, context.mask
         if cross_states is not None or cross_kv is not None:
