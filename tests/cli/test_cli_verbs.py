@@ -63,10 +63,10 @@ def test_every_verb_explains_itself(capsys, verb) -> None:
 def test_every_verb_is_in_the_help_page() -> None:
     page = reference()
     measures = "lm recall icl qa readback stress languages distance dial longwrite report".split()
-    verbs = "demo render generate gateway tune train ablate cost doctor".split()
+    verbs = "demo render generate gateway tune train encode ablate cost doctor".split()
     for verb in (*verbs, *(f"eval {measure}" for measure in measures)):
         assert f"## `vist {verb}`" in page
-    assert page.count("`--json PATH`") == 17  # all but gateway, tune and report print figures
+    assert page.count("`--json PATH`") == 17  # all but gateway, tune, encode and report print figures
     assert "| `--device {auto,cpu,cuda}` |" in page
 
 

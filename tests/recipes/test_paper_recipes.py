@@ -11,7 +11,7 @@ from vist.errors import VistError
 from vist.recipes import RECIPES, changed
 from vist.recipes.dry_run import check_weights, dry_run
 from vist.recipes.paper import PAPER, tinyllama
-from vist.train.paper import PaperRecipe
+from vist.train.paper import PaperRecipe, PaperRun
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +62,49 @@ def test_the_verb_prints_the_plan_and_trains(
     llm, vision, data = map(str, inputs)
     small = tiny_recipe(*inputs[:2])
     monkeypatch.setitem(RECIPES, "tinyllama", RECIPES["tinyllama"]._replace(numbers=lambda: small))
-    (inputs[2] / "broken.jsonl").write_text('{"text": ""}\n{"text": "the cat sat on the mat"}\n')
+    (inputs[2] / "broken.jsonl").write_text('{"text": ""}\n{"text": "the cat sat on the mat"}\n')  # read first
     base = ["train", "tinyllama", "--data", data, "--out", str(tmp_path / "run"), "--llm", llm, "--vision", vision]
     assert main([*base, "--dry-run", "--steps", "3", "--json", str(tmp_path / "plan.json")]) == 0
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["recipe"] == "tinyllama" and plan["plan"]["steps"] == 3
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert "parameters trained" in shown and f"{plan['plan']['parameters']['trained']:,}" in shown
+    assert "Skipped rows: 1 empty (first: " in said
     assert main([*base, "--steps", "1", "--workers", "0"]) == 0
     assert (tmp_path / "run" / "model" / "adapter.json").exists()
+    assert "Skipped rows: 1 empty (first: " in capsys.readouterr().err
+
+
+def test_pages_are_encoded_by_one_verb_and_read_by_the_other(
+    inputs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm, vision, data = map(str, inputs)
+    small = tiny_recipe(*inputs[:2])
+    monkeypatch.setitem(RECIPES, "tinyllama", RECIPES["tinyllama"]._replace(numbers=lambda: small))
+    base = ["--data", data, "--llm", llm, "--vision", vision, "--steps", "2"]
+    features = str(tmp_path / "features")
+    assert main(["encode", "tinyllama", *base, "--out", features, "--workers", "1", "--shard-windows", "1"]) == 0
+    assert "8 windows in 8 shards" in capsys.readouterr().err
+    train = ["train", "tinyllama", *base, "--out", str(tmp_path / "run"), "--features", features]
+    assert main([*train, "--dry-run", "--json", str(tmp_path / "plan.json")]) == 0
+    stored = sum(path.stat().st_size for path in Path(features).rglob("lane-*/*"))
+    planned = json.loads((tmp_path / "plan.json").read_text())["plan"]["feature_bytes"]
+    assert 0.2 < stored / planned < 1.2  # the plan counts blank patches too
+    assert main([*train, "--workers", "0"]) == 0
+    assert (tmp_path / "run" / "model" / "adapter.json").exists()
+    assert main([*train, "--steps", "3"]) == 1 and "run `vist encode` with --steps 3" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_what_the_run_trains(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    recipe = tiny_recipe(*inputs[:2])
+    plan = dry_run(recipe, inputs[2], tmp_path)
+    model = PaperRun(recipe, inputs[2], tmp_path).model()
+    trained = sum(parameter.numel() for parameter in model.trainable_parameters().values())
+    frozen = sum(parameter.numel() for parameter in model.parameters()) - trained
+    counts = plan["parameters"]
+    assert counts["trained"] == trained == counts["trained_resampler"] + counts["trained_cross_attention"]
+    assert counts["frozen_llm"] + counts["frozen_vision"] == frozen
+    assert plan["checkpoint_bytes"] == 12 * trained and plan["tokens_per_step"] * plan["steps"] == plan["tokens"]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +113,7 @@ def test_the_verb_prints_the_plan_and_trains(
         (["tinyllama", "--global-batch", "3"], "A global batch of 3 cannot be divided"),
         (["nano", "--steps", "3"], "The recipe 'nano' takes no --steps"),
         (["nano", "--dry-run"], "--dry-run is for the paper's recipes"),
+        (["nano", "--features", "F"], "The recipe 'nano' takes no --features"),
         (["mamba"], "There is no recipe 'mamba'"),
     ],
 )
@@ -89,6 +124,11 @@ def test_what_cannot_be_is_one_sentence(
     place = ["--data", str(inputs[2]), "--out", str(tmp_path / "run")]
     assert main(["train", *arguments, *place, *backbones]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_only_pages_of_the_papers_recipes_are_encoded(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["encode", "nano", "--data", str(tmp_path), "--out", str(tmp_path / "features")]) == 1
+    assert "Only pages of the paper's recipes can be encoded ahead: tinyllama" in capsys.readouterr().err
 
 
 def test_a_truncated_backbone_is_named(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from vist.cli.demo import demo
 from vist.cli.dial import dial
 from vist.cli.distance import distance
 from vist.cli.doctor import doctor
+from vist.cli.encode import encode
 from vist.cli.evaluate import lm, recall
 from vist.cli.failures import guarded
 from vist.cli.gateway import gateway
@@ -49,7 +50,7 @@ app = _group(
 )
 evaluation = _group("Measure a model beside its controls: no context, wrong pages, full text.")
 
-VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, tune, train, ablate, cost, doctor)
+VERBS: tuple[Callable[..., None], ...] = (demo, render, generate, gateway, tune, train, encode, ablate, cost, doctor)
 MEASURES: tuple[Callable[..., None], ...] = (
     lm,
     recall,

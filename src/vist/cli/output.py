@@ -134,6 +134,7 @@ def plan_table(plan: Row) -> Table:
         "TFLOPs of a step": f"{plan['flops_per_step'] / 1e12:,.2f}",
         **{f"memory: {kind.replace('_', ' ')}": f"{size / 1e9:.2f} GB" for kind, size in memory.items()},
         "a checkpoint": f"{plan['checkpoint_bytes'] / 1e9:.2f} GB ({plan['free_bytes'] / 1e9:.1f} GB free)",
+        "features, encoded ahead": f"at most {plan['feature_bytes'] / 1e9:,.1f} GB",
     }
     for name, line in lines.items():
         table.add_row(name, line)

@@ -42,6 +42,9 @@ def train(
     workers: Annotated[
         int | None, typer.Option("--workers", min=0, help="Processes of each device that tokenize and draw pages.")
     ] = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", metavar="FOLDER", help="Pages that `vist encode` encoded before.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check data and backbones, print sizes and cost, train nothing.")
     ] = False,
@@ -56,25 +59,21 @@ def train(
     from vist.recipes import run
     from vist.train.trainer import TrainingStopped
 
-    changes = {
-        "llm": llm,
-        "vision": vision,
-        "steps": steps,
-        "global_batch": global_batch,
-        "batch_size": batch_size,
-        "workers": workers,
-    }
+    changes: dict[str, Any] = {"llm": llm, "vision": vision, "steps": steps, "global_batch": global_batch}
+    changes |= {"batch_size": batch_size, "workers": workers}
     if dry_run or json is not None:
-        return _plan(name, data, out, changes, dry_run, json)
+        return _plan(name, data, out, features, changes, dry_run, json)
     try:
-        finished = run(name, data, out, stage, source, **changes)
+        finished = run(name, data, out, stage, source, features, **changes)
     except TrainingStopped as stopped:
         raise failed(str(stopped), TERMINATED) from None
     _remark_skipped(out)
     remark(f"Finished: {finished}")
 
 
-def _plan(name: str, data: str, out: Path, changes: dict[str, Any], dry: bool, json: Path | None) -> None:
+def _plan(
+    name: str, data: str, out: Path, features: Path | None, changes: dict[str, Any], dry: bool, json: Path | None
+) -> None:
     """What the run would be, as a table and as JSON."""
     from vist.cli.output import console, plan_table, remark
     from vist.errors import VistError
@@ -88,7 +87,7 @@ def _plan(name: str, data: str, out: Path, changes: dict[str, Any], dry: bool, j
     recipe = changed(name, **changes)
     if not dry or not isinstance(recipe, PaperRecipe):
         raise VistError(f"--dry-run is for the paper's recipes and --json goes with it; {name!r} was given.")
-    plan = dry_run(recipe, data, out)
+    plan = dry_run(recipe, data, out, features)
     console().print(plan_table(plan))
     if plan["data"]["skipped"]:
         remark(skipped_sentence(plan["data"]))

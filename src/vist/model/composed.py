@@ -73,6 +73,16 @@ class ComposedModel(PreTrainedModel):
             tower.eval()
         return self
 
+    def post_init(self) -> None:
+        """As ever, and forget the names of layers that this model has not.
+
+        A CLIP or SigLIP tower alone also names the parts of the text side it came without, and accelerate, which wraps
+        by these names (FSDP), refuses a model that lacks one.
+        """
+        super().post_init()
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = set(self._no_split_modules or ()) & present
+
     def checkpoint_activations(self) -> None:
         """Compute activations again on the way back instead of keeping them: less memory, more time.
 

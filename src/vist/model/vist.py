@@ -193,6 +193,8 @@ class VistForConditionalGeneration(AdapterMixin, CrossAttendingModel):  # type: 
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         ink_mask: Tensor | None = None,
+        page_features: Tensor | None = None,
+        page_mask: Tensor | None = None,
         cross_states: Tensor | None = None,
         cross_kv: Tensor | None = None,
         cross_mask: Tensor | None = None,
@@ -208,10 +210,11 @@ class VistForConditionalGeneration(AdapterMixin, CrossAttendingModel):  # type: 
     ) -> VistOutput:
         """Next-token logits of the text, given the pages.
 
-        The context comes in one of three forms: `pixel_values` (B,P,H,W) with `ink_mask` (B,P,rows,cols); visual
-        tokens `cross_states` (B,M,D); or projected `cross_kv` (B, layers, 2, Hkv, M, Dh); the last two with
-        `cross_mask` (B,M) bool, True = in use. None of them: the stock LLM. `visual_tokens` and `page_weights` say how
-        many tokens a page may have, as for `encode_context`.
+        The context comes in one of four forms: `pixel_values` (B,P,H,W) with `ink_mask` (B,P,rows,cols); pages that
+        were encoded before, `page_features` (B,P,N,D) with `page_mask` (B,P,N) bool; visual tokens `cross_states`
+        (B,M,D); or projected `cross_kv` (B, layers, 2, Hkv, M, Dh); the last two with `cross_mask` (B,M) bool, True =
+        in use. None of them: the stock LLM. `visual_tokens` and `page_weights` say how many tokens a page may have, as
+        for `encode_context`.
         `labels` (B,T) gives `lm_loss`; with `context_ids` (B,L), the token ids of the context, and `context_keep`
         (B,L) bool, those left by frequency-based masking, also `pve_loss`. `num_items_in_batch`, the labels in the
         whole accumulated batch, scales both.
@@ -220,6 +223,8 @@ class VistForConditionalGeneration(AdapterMixin, CrossAttendingModel):  # type: 
         if cross_states is None and cross_kv is None:
             given = (pixel_values, ink_mask, visual_tokens, page_weights)
             context = self.encode_given(dict(zip(self.context_inputs, given, strict=True)))
+            if context is None and page_features is not None and page_mask is not None:
+                context = self.compress_features(PageFeatures(page_features, page_mask), visual_tokens, page_weights)
         if context is not None:
             cross_states, cross_mask = context.states, context.mask
         output = self.language_model(

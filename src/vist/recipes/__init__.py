@@ -18,6 +18,7 @@ from vist.recipes.paper import PAPER
 from vist.recipes.vist2 import vist2_nano
 from vist.train.baseline_nano import STAGES as BASELINE_STAGES
 from vist.train.baseline_nano import train_baseline
+from vist.train.encoding import encode_corpus
 from vist.train.nano import STAGES, train_nano
 from vist.train.nested_nano import STAGES as NESTED_STAGES
 from vist.train.nested_nano import train_nested
@@ -56,19 +57,22 @@ def run(
     out: Path,
     stage: str | None = None,
     source: Path | None = None,
+    features: Path | None = None,
     **changes: Any,
 ) -> Path:
     """Run a recipe to its end, or only up to and including `stage`; finished stages are not run again.
 
     `data`: a folder; for a recipe of the paper also a file or a stream (`vist.train.sources.open_shards`).
     `source`: the model that a recipe continues, for those that do.
+    `features`: pages that were encoded before (`encode`), for a recipe of the paper.
     `changes`: see `changed`.
 
     Returns:
         The folder of the finished model, or of the finished stage.
 
     Raises:
-        VistError: no such recipe or stage, or a source for a recipe that starts from nothing; see the `train` functions
+        VistError: no such recipe or stage, a source for a recipe that starts from nothing, or features for one that is
+            not the paper's; see the `train` functions
             of the table for the rest.
     """
     numbers = changed(name, **changes)
@@ -77,12 +81,36 @@ def run(
         raise VistError(f"There is no stage {stage!r}; the stages are: {', '.join(recipe.stages)}.")
     if source is not None and not recipe.continues:
         raise VistError(f"The recipe {name!r} starts from nothing; leave --from {str(source)!r} out.")
-    if not isinstance(numbers, PaperRecipe):
+    more: dict[str, Any] = {"source": source} if recipe.continues else {}
+    if isinstance(numbers, PaperRecipe):
+        more["features"] = features
+    else:
+        if features is not None:
+            raise VistError(f"The recipe {name!r} takes no --features; {', '.join(PAPER)} take them.")
         data = Path(data)
         if not data.is_dir():
             raise VistError(f"There is no folder {str(data)!r} with training texts; pass --data FOLDER.")
-    more = {"source": source} if recipe.continues else {}
     return recipe.train(numbers, data, out, stage, **more)
+
+
+def encode(
+    name: str,
+    data: str,
+    out: Path,
+    workers: int | None = None,
+    on_ray: bool = False,
+    shard_windows: int | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Render and encode the pages that a recipe of the paper reads, ahead of its run -> the index of the folder `out`.
+
+    `workers`, `on_ray`, `shard_windows`: as for `encode_corpus`; the rest as for `run`.
+    Raises VistError for a recipe that is not the paper's, and as `encode_corpus` does.
+    """
+    numbers = changed(name, **changes)
+    if not isinstance(numbers, PaperRecipe):
+        raise VistError(f"Only pages of the paper's recipes can be encoded ahead: {', '.join(PAPER)}; not {name!r}.")
+    return encode_corpus(numbers, data, out, workers, on_ray, shard_windows)
 
 
 def changed(name: str, **changes: Any) -> Any:

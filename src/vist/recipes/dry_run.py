@@ -29,20 +29,20 @@ from vist.train.paged import Share
 from vist.train.paper import OPTIMIZER_BYTES, PaperRecipe, PaperRun, read_config
 from vist.train.stage import resolved_precision
 from vist.train.stream import Cursor, Lane, report
-from vist.vision.encoder import vision_config
+from vist.vision.encoder import num_patches, vision_config
 
 SAMPLED = 8  # lanes whose first window is drawn
 PAPER_PAGES = 28 / 4096  # of a distant token, for the paper's renderer
 
 
-def dry_run(recipe: PaperRecipe, data: Any, out: Path) -> dict[str, Any]:
+def dry_run(recipe: PaperRecipe, data: Any, out: Path, features: Path | None = None) -> dict[str, Any]:
     """Everything that can be said about a run, by stable keys (docs/training-at-scale.md).
 
-    Raises VistError when a backbone, its tokenizer or the data cannot be read, they do not belong together, or the
-    global batch cannot be shared among the processes there are.
+    Raises VistError when a backbone, its tokenizer, the data or the features cannot be read, they do not belong
+    together, or the global batch cannot be shared among the processes there are.
     """
     weights = {part: check_weights(source) for part, source in (("llm", recipe.llm), ("vision", recipe.vision))}
-    run = PaperRun(recipe, data, out)
+    run = PaperRun(recipe, data, out, features)
     stage = recipe.stage
     share = Share.of(recipe.global_batch, stage.batch_size, 0, world_size())
     windows = _first_windows(run)
@@ -75,6 +75,7 @@ def dry_run(recipe: PaperRecipe, data: Any, out: Path) -> dict[str, Any]:
         "flops_per_sample_by_part": {part: count.total for part, count in work.items()},
         "memory_per_device": {**memory, "total": sum(memory.values())},
         "checkpoint_bytes": parameters["trained"] * OPTIMIZER_BYTES,
+        "feature_bytes": _feature_bytes(model, recipe, windows["pages_per_window"], 4 if precision == "fp32" else 2),
         "free_bytes": shutil.disk_usage(_existing(out)).free,
     }
 
@@ -104,6 +105,13 @@ def _model(recipe: PaperRecipe) -> VistForConditionalGeneration:
     if recipe.stage.checkpointing:
         model.checkpoint_activations()
     return model
+
+
+def _feature_bytes(model: VistForConditionalGeneration, recipe: PaperRecipe, pages: float, item: int) -> int:
+    """What the features of all windows take on disk when they are encoded ahead, every patch with ink."""
+    tower: PreTrainedConfig = model.config.vision_config
+    windows = recipe.stage.steps * recipe.global_batch
+    return round(windows * pages * num_patches(tower) * tower.hidden_size * item)
 
 
 def _first_windows(run: PaperRun) -> dict[str, Any]:

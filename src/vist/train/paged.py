@@ -9,9 +9,11 @@ Decisions
 - In every forward pass the ranks take neighbouring lanes, so two ranks see, pass by pass, what one rank with twice the
   batch sees; with PVE's negatives gathered over ranks the losses are the same.
 - A worker owns lanes, not steps: each lane is read, tokenized and drawn in one place.
+- Where pages were encoded before (features.py), a lane's windows come from there: the same samples, with features in
+  place of pages.
 - Cursors travel with the batches. What the trainer has used is what a checkpoint knows, however far workers are ahead.
 
-B batch, P pages, T tokens.
+B batch, P pages, N patches, D width, T tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from transformers import PreTrainedTokenizerBase
 
 from vist.compress.frequency import MaskingStrategy, frequency_mask
 from vist.errors import VistError
-from vist.render import PageStyle, render
+from vist.render import Pages, PageStyle, render
+from vist.train.features import EncodedWindow, FeatureStore
 from vist.train.stream import Cursor, Lane, Segment, Window
 
 Sample = dict[str, Any]
@@ -66,10 +69,12 @@ class WindowReader:
     importance: np.ndarray
     seed: int
 
-    def sample(self, window: Window, lane: int) -> Sample:
-        """`prompt` (T_d,), `context` and `keep` (T_e,), `pixels` (P,H,W), `ink` (P,rows,cols)."""
+    def sample(self, window: Window | EncodedWindow, lane: int) -> Sample:
+        """`prompt` (T_d,), `context` and `keep` (T_e,), and `pixels` (P,H,W), `ink` (P,rows,cols).
+
+        Of a window that was encoded before, `features` (P,N,D) and `mask` (P,N) in place of the last two.
+        """
         distant = self.shape.distant
-        pages = render("".join(window.texts[:distant]), self.style)
         bos = self.tokenizer.bos_token_id
         prompt = window.ids[distant:] if bos is None else np.concatenate([[bos], window.ids[distant:]])
         context = torch.from_numpy(window.ids[:distant])
@@ -77,9 +82,14 @@ class WindowReader:
             "prompt": torch.from_numpy(prompt),
             "context": context,
             "keep": self._keep(context, lane, window.cursor.windows),
-            "pixels": torch.from_numpy(pages.pixels),
-            "ink": torch.from_numpy(pages.ink),
+            **self._seen(window),
         }
+
+    def _seen(self, window: Window | EncodedWindow) -> Sample:
+        if isinstance(window, EncodedWindow):
+            return {"features": window.seen.features[0], "mask": window.seen.mask[0]}
+        pages = window_pages(window, self.shape.distant, self.style)
+        return {"pixels": torch.from_numpy(pages.pixels), "ink": torch.from_numpy(pages.ink)}
 
     def _keep(self, context: torch.Tensor, lane: int, number: int) -> torch.Tensor:
         """The distant tokens that PVE sees, drawn anew for every window; the ends of documents never."""
@@ -95,12 +105,27 @@ class WindowReader:
         return {
             "input_ids": prompts,
             "labels": prompts,
-            "pixel_values": pad_sequence([row["pixels"] for row in rows], True, self.style.background),
-            "ink_mask": pad_sequence([row["ink"] for row in rows], True, False),
+            **self._padded(rows),
             "context_ids": torch.stack([row["context"] for row in rows]),
             "context_keep": torch.stack([row["keep"] for row in rows]),
             "use_cache": False,
         }
+
+    def _padded(self, rows: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        if "features" in rows[0]:
+            return {
+                "page_features": pad_sequence([row["features"] for row in rows], True),
+                "page_mask": pad_sequence([row["mask"] for row in rows], True, False),
+            }
+        return {
+            "pixel_values": pad_sequence([row["pixels"] for row in rows], True, self.style.background),
+            "ink_mask": pad_sequence([row["ink"] for row in rows], True, False),
+        }
+
+
+def window_pages(window: Window, distant: int, style: PageStyle) -> Pages:
+    """The pages of a window: the text of its first `distant` tokens, drawn."""
+    return render("".join(window.texts[:distant]), style)
 
 
 @dataclass(frozen=True)
@@ -140,15 +165,15 @@ class _Samples(IterableDataset):
         segments: Sequence[Sequence[Segment]],
         reader: WindowReader,
         cursors: Mapping[int, Cursor],
+        features: FeatureStore | None,
     ):
         self.lanes, self.segments, self.reader, self.cursors = lanes, segments, reader, cursors
+        self.features = features
 
     def __iter__(self) -> Iterator[Sample]:
         worker = get_worker_info()
         own = self.lanes if worker is None else self.lanes[worker.id :: worker.num_workers]
-        tokenizer = self.reader.tokenizer
-        tokens = self.reader.shape.tokens(tokenizer)
-        windows = {lane: Lane(self.segments[lane], tokenizer, tokens, self.cursors.get(lane)) for lane in own}
+        windows = {lane: self._windows(lane) for lane in own}
         try:
             while True:
                 for lane in own:
@@ -157,12 +182,20 @@ class _Samples(IterableDataset):
         except VistError as error:  # across processes an exception would lose its sentence
             yield {"error": str(error)}
 
+    def _windows(self, lane: int) -> Iterator[Window] | Iterator[EncodedWindow]:
+        cursor = self.cursors.get(lane, Cursor())
+        if self.features is not None:
+            return self.features.windows(lane, cursor.windows)
+        tokenizer = self.reader.tokenizer
+        return Lane(self.segments[lane], tokenizer, self.reader.shape.tokens(tokenizer), cursor)
+
 
 class WindowBatches:
     """What transformers' Trainer iterates over: batches of a rank's lanes, with the `cursors` of their samples.
 
     `segments` are those of all lanes (`cut_lanes`). `workers` processes read, tokenize and draw; as many of them are
-    used as divide the rank's share of a step. Has the length of the whole run, `steps`.
+    used as divide the rank's share of a step. Has the length of the whole run, `steps`. `features`: where the pages
+    of these lanes were encoded before.
     """
 
     def __init__(
@@ -173,8 +206,10 @@ class WindowBatches:
         steps: int,
         workers: int = 0,
         fingerprint: str = "",
+        features: FeatureStore | None = None,
     ):
         self.segments, self.reader, self.share, self.steps = segments, reader, share, steps
+        self.features = features
         self.fingerprint = fingerprint
         self.cursors: dict[int, Cursor] = {}
         own = len(share.lanes)
@@ -186,7 +221,7 @@ class WindowBatches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Batches from the cursors on. Raises VistError as `Lane` does."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        samples = _Samples(self.share.lanes, self.segments, self.reader, dict(self.cursors))
+        samples = _Samples(self.share.lanes, self.segments, self.reader, dict(self.cursors), self.features)
         rows: list[Sample] = []
         for row in DataLoader(samples, batch_size=None, num_workers=self.workers):
             if "error" in row:

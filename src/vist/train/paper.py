@@ -10,7 +10,8 @@ Decisions
 - The global batch is the recipe's, whatever the devices: accumulation follows from it. So a run can go on with another
   number of devices than it began with.
 - Token statistics for frequency-based masking are counted once, before training, over the first windows of all lanes.
-- What is wrong with backbones, tokenizer, data and disk is said before the first step.
+- Pages that were encoded before (features.py) take the place of drawing and encoding; nothing else in the run changes.
+- What is wrong with backbones, tokenizer, data, features and disk is said before the first step.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from vist.model.checkpoint import first_line
 from vist.model.processing import VistProcessor
 from vist.model.vist import VistForConditionalGeneration
 from vist.render import PageStyle
+from vist.render.fonts import RENDERER_VERSION
+from vist.render.fonts import fingerprint as page_fingerprint
+from vist.train.features import FeatureStore
 from vist.train.paged import Share, WindowBatches, WindowReader, WindowShape
 from vist.train.sources import Shard, open_shards
 from vist.train.stage import StageConfig, resolved_precision, run_stage
@@ -44,7 +48,7 @@ STAGES = {"train": None}
 FREQUENCY = "token_frequency.safetensors"
 REPORT = "data.json"
 OPTIMIZER_BYTES = 12  # of a trained weight in a checkpoint: itself and AdamW's two moments, in fp32
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -90,20 +94,46 @@ class PaperRecipe:
 
 
 class PaperRun:
-    """One run in one folder: `train` with the checkpoints, `model` with the result."""
+    """One run in one folder: `train` with the checkpoints, `model` with the result.
 
-    def __init__(self, recipe: PaperRecipe, data: Any, out: Path):
+    `features`: a folder of pages that were encoded before (`vist.train.encoding`).
+    """
+
+    def __init__(self, recipe: PaperRecipe, data: Any, out: Path, features: Path | None = None):
         self.recipe, self.out = recipe, out
         self.tokenizer = load_tokenizer(recipe.llm)
         check_tokenizer(self.tokenizer, read_config(recipe.llm), recipe.llm)
         self.style = PageStyle.named(recipe.choices.get("style", "vist"))
         self.shards: list[Shard] = open_shards(data)
         self.segments: list[list[Segment]] = cut_lanes(self.shards, recipe.global_batch)
+        self.features = None if features is None else FeatureStore(features)
+        if self.features is not None:
+            self.features.check(self.identity(), recipe.stage.steps)
 
     @property
     def tokens(self) -> int:
         """Tokens of the corpus in a window."""
         return self.recipe.window.tokens(self.tokenizer)
+
+    @property
+    def fingerprint(self) -> str:
+        """What cursors belong to."""
+        return fingerprint(self.shards, self.tokenizer, self.tokens, self.recipe.global_batch)
+
+    def identity(self) -> dict[str, Any]:
+        """What features of this run's pages are of (`vist.train.features.IDENTITY`); the tower is recognised apart."""
+        window, choices = self.recipe.window, self.recipe.choices
+        return {
+            "renderer": RENDERER_VERSION,
+            "style": self.style.name,
+            "page": page_fingerprint(self.style),
+            "distant": window.distant,
+            "proximal": window.proximal,
+            "lanes": self.recipe.global_batch,
+            "corpus": self.fingerprint,
+            "vision_layers": choices.get("vision_layers"),
+            "vision_drop_blank": choices.get("vision_drop_blank", False),
+        }
 
     def importance(self) -> Any:
         """s_w of every token, (V,); counted once, by the first rank."""
@@ -130,15 +160,14 @@ class PaperRun:
         """This rank's share of the corpus. Raises VistError when the global batch cannot be shared equally."""
         recipe = self.recipe
         share = Share.of(recipe.global_batch, recipe.stage.batch_size, rank(), world_size())
-        name = fingerprint(self.shards, self.tokenizer, self.tokens, recipe.global_batch)
-        reader = self.reader(self.importance())
-        return WindowBatches(self.segments, reader, share, recipe.stage.steps, recipe.stage.workers, name)
+        reader, stage = self.reader(self.importance()), recipe.stage
+        return WindowBatches(self.segments, reader, share, stage.steps, stage.workers, self.fingerprint, self.features)
 
     def model(self) -> VistForConditionalGeneration:
         """The untrained model, the same on every rank."""
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
-        dtype = torch.float32 if _sharded() else _DTYPES[resolved_precision(recipe.stage.precision)]
+        dtype = torch.float32 if _sharded() else DTYPES[resolved_precision(recipe.stage.precision)]
         model = VistForConditionalGeneration.from_backbones(
             recipe.llm, recipe.vision, dtype=dtype, quantization_config=_quantization(recipe.llm_bits), **recipe.choices
         )
@@ -152,6 +181,8 @@ class PaperRun:
         if final.exists():
             return final
         batches, model = self.batches(), self.model()
+        if self.features is not None:
+            self.features.check_tower(model.vision_tower)
         trained = sum(parameter.numel() for parameter in model.trainable_parameters().values())
         check_space(self.out, 2 * trained * OPTIMIZER_BYTES)
         stage = replace(self.recipe.stage, accumulation=batches.share.accumulation)
@@ -187,17 +218,21 @@ class PaperRun:
         wait_for_all()
 
 
-def train_paper(recipe: PaperRecipe, data: Any, out: Path, until: str | None = None) -> Path:
+def train_paper(
+    recipe: PaperRecipe, data: Any, out: Path, until: str | None = None, features: Path | None = None
+) -> Path:
     """Run a recipe of the paper to its end; under `accelerate launch` on every process.
 
     `data`: see `vist.train.sources.open_shards`. `until` is there for recipes of several stages; this one has one.
+    `features`: a folder of `vist.train.encoding.encode_corpus`, in place of drawing and encoding pages.
     Raises VistError when a backbone, its tokenizer or the data cannot be read, they do not belong together, the
-    global batch cannot be shared, the disk is full, or the loss is no number; TrainingStopped after SIGTERM.
+    features are of something else, the global batch cannot be shared, the disk is full, or the loss is no number;
+    TrainingStopped after SIGTERM.
     """
     from accelerate import PartialState
 
     PartialState(cpu=not torch.cuda.is_available())  # joins the other processes, if there are any
-    return PaperRun(recipe, data, out).train()
+    return PaperRun(recipe, data, out, features).train()
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -141,7 +141,7 @@ class AtomicTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self._save_batches(staging / name)
         except (OSError, RuntimeError, SafetensorError) as error:
-            if not _is_full(error, run_dir):
+            if not is_full(error, run_dir):
                 raise
             full = error
         finally:
@@ -266,7 +266,7 @@ def _publish(run_dir: Path, staging: Path, name: str) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def _is_full(error: Exception, folder: Path) -> bool:
+def is_full(error: Exception, folder: Path) -> bool:
     """Whether writing failed for want of room; torch and safetensors report that in words of their own."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
