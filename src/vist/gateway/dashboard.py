@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -29,12 +31,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from vist import __version__
-from vist.gateway.markers import restore
+from vist.gateway.markers import Guarded
 from vist.gateway.metrics import TYPE, Metrics
 from vist.gateway.openapi import OPENAPI_PATH, describe, fault
 from vist.gateway.proxy import Proxy
 from vist.gateway.recent import Recent, Seen, Totals
-from vist.gateway.settings import Settings, is_loopback
+from vist.gateway.rewrite import COMPRESSED, FAILED
+from vist.gateway.settings import Settings, bare_address, is_loopback
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 _TEMPLATES = Path(__file__).parent.parent / "assets" / "templates"
@@ -78,6 +81,7 @@ def build_app(
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.globals.update(clock=_clock, tone=_tone, pieces=_pieces)
     shown = partial(_shown, environment)
     guarded: dict[str, Any] = {"dependencies": [Depends(_guard(settings))], "responses": _refusals(settings)}
     app.include_router(_pages(shown, settings, proxy, recent, earlier), **guarded)
@@ -89,6 +93,23 @@ def build_app(
 
 def _shown(environment: Environment, name: str, status: int = 200, **values: object) -> HTMLResponse:
     return HTMLResponse(environment.get_template(name).render(version=__version__, **values), status, _HEADERS)
+
+
+def _clock(seconds: float) -> str:
+    """A time since 1970 as a person reads it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _tone(status: str) -> str:
+    """The class of a request's outcome: green, red or neither."""
+    return {COMPRESSED: "good", FAILED: "bad", "": "bad"}.get(status, "")
+
+
+def _pieces(guarded: Guarded) -> list[tuple[str, str]]:
+    """A text as it came, cut at the kept strings: each piece with its marker, "" where it is on the pages."""
+    sources = {guarded.marker(kept.number): kept.source for kept in guarded.kept}
+    cut = re.split(rf"(\[#{{{guarded.hashes}}}[0-9]+\])", guarded.text)
+    return [(sources.get(piece, piece), piece if piece in sources else "") for piece in cut if piece]
 
 
 def _pages(
@@ -103,10 +124,10 @@ def _pages(
         return seen
 
     @router.get("/", response_class=HTMLResponse, summary="The dashboard")
-    def dashboard() -> HTMLResponse:
+    def dashboard(request: Request) -> HTMLResponse:
         return shown(
-            "gateway.html.j2", settings=settings, enabled=proxy.enabled, totals=recent.totals, earlier=earlier,
-            requests=recent.newest(),
+            "gateway.html.j2", settings=settings, upstream=bare_address(settings.upstream), enabled=proxy.enabled,
+            totals=recent.totals, earlier=earlier, requests=recent.newest(), here=str(request.base_url).rstrip("/"),
         )  # fmt: skip
 
     @router.get("/vist/requests/{number}", response_class=HTMLResponse, summary="A request's texts and pages",
@@ -114,7 +135,7 @@ def _pages(
     def request(number: str) -> HTMLResponse:
         seen = found(number)
         parts = [(index, part) for index, part in enumerate(seen.report.parts)] if seen.report else []
-        return shown("gateway_request.html.j2", seen=seen, event=seen.event, parts=parts, restore=restore)
+        return shown("gateway_request.html.j2", event=seen.event, parts=parts)
 
     @router.get("/vist/requests/{number}/pages/{part}/{page}.png", summary="A page of a request",
                 responses={200: {"content": {"image/png": {}}}, 404: _NUMBER, 422: fault("A number that is none.")},
