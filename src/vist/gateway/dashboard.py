@@ -42,8 +42,8 @@ from vist.gateway.settings import Settings, bare_address, is_loopback
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 _TEMPLATES = Path(__file__).parent.parent / "assets" / "templates"
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
