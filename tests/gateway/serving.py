@@ -129,7 +129,7 @@ class Upstream:
         await start(send, 200, b"text/event-stream; charset=utf-8")
         await send({"type": "http.response.body", "body": b"".join(raw[:5]), "more_body": True})
         watch = asyncio.ensure_future(self._wait_for_the_end(receive))
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not self.go.is_set() and not watch.done() and time.monotonic() < end:
             await asyncio.sleep(0.01)
         self.in_order.append(self.go.is_set())

@@ -52,7 +52,7 @@ def test_a_gateway_that_is_killed_leaves_a_log_that_the_other_goes_on_with(tmp_p
             next(pieces)  # a stream is under way
             for asker in askers:
                 asker.start()
-            until(lambda: all(len(asker.answered) >= 5 for asker in askers), "the gateways are not at work", 120)
+            until(lambda: all(len(asker.answered) >= 2 for asker in askers), "the gateways are not at work", 240)
             doomed.kill()
             with pytest.raises(httpx.HTTPError):  # broken off, not closed as if it were whole
                 list(pieces)
@@ -60,8 +60,8 @@ def test_a_gateway_that_is_killed_leaves_a_log_that_the_other_goes_on_with(tmp_p
         for asker in askers[:3]:
             asker.join(60)
         before = [len(asker.answered) for asker in askers[3:]]
-        until(lambda: all(len(asker.answered) >= now + 5 for asker, now in zip(askers[3:], before, strict=True)),
-              "the other gateway stopped", 120)  # fmt: skip
+        until(lambda: all(len(asker.answered) >= now + 2 for asker, now in zip(askers[3:], before, strict=True)),
+              "the other gateway stopped", 240)  # fmt: skip
         stop.set()
         for asker in askers:
             asker.join(60)
