@@ -51,7 +51,7 @@ const boxes = {}, images = [...document.images];
 for (const image of images) { image.scrollIntoView(); await image.decode(); }
 scrollTo(0, 0);
 for (const [name, selector] of [['text', 'pre'], ['pages', 'img']]) {
-  const { left, right, top, bottom } = document.querySelector(selector).getBoundingClientRect();
+  const { left, right, top, bottom } = document.querySelector(selector).closest('.box').getBoundingClientRect();
   boxes[name] = { left, right, top, bottom };
 }
 return {
