@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 import time
@@ -38,11 +39,24 @@ class Recorded:
 
 @dataclass
 class Upstream:
-    """An ASGI application; the header `x-test` of a request asks for a fault."""
+    """An ASGI application; the header `x-test` of a request asks for a fault, or for a stream that waits.
+
+    `go` lets a stream in two parts (`x-test: two parts`) send its second one; `in_order` has for each whether it was
+    let go (True) or waited in vain for a client that never got the first part.
+    """
 
     requests: list[Recorded] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     hanging: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
+    in_order: list[bool] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Be as new, for the next test."""
+        self.requests.clear()
+        self.in_order.clear()
+        for event in (self.cancelled, self.hanging, self.go):
+            event.clear()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -74,6 +88,17 @@ class Upstream:
         elif fault == "close early":
             await start(send, 200, b"text/event-stream")
             await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+        elif fault == "stall":
+            await start(send, 200, b"text/event-stream")
+            await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+            await self._wait_for_the_end(receive)
+        elif fault == "gzip":
+            packed = gzip.compress(ANSWER.encode(), mtime=0)
+            await respond(send, 200, packed, [(b"content-encoding", b"gzip")])
+        elif fault == "two parts":
+            await self._stream_in_two_parts(request, receive, send)
+        elif fault.startswith("mark-"):
+            await self._stream_a_mark(fault, send)
         elif fault == "close at once":
             return
         elif fault == "endless":
@@ -97,6 +122,27 @@ class Upstream:
         while not watch.done():
             await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
             await asyncio.sleep(0.02)
+
+    async def _stream_in_two_parts(self, request: Recorded, receive: Any, send: Any) -> None:
+        kind = request.target.partition("?")[0].rpartition("/")[2]
+        raw = list(events(kind))
+        await start(send, 200, b"text/event-stream; charset=utf-8")
+        await send({"type": "http.response.body", "body": b"".join(raw[:5]), "more_body": True})
+        watch = asyncio.ensure_future(self._wait_for_the_end(receive))
+        end = time.monotonic() + 240
+        while not self.go.is_set() and not watch.done() and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        self.in_order.append(self.go.is_set())
+        if not watch.done():
+            await send({"type": "http.response.body", "body": b"".join(raw[5:])})
+        watch.cancel()
+
+    async def _stream_a_mark(self, mark: str, send: Any) -> None:
+        await start(send, 200, b"text/event-stream")
+        for piece in marked(mark):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0.005)
+        await send({"type": "http.response.body", "body": b""})
 
     async def _speak(self, request: Recorded, send: Any) -> None:
         asked = request.json if request.body.startswith(b"{") else {}
@@ -125,6 +171,11 @@ async def respond(
 ) -> None:
     await start(send, status, content_type, [*(more or []), (b"content-length", str(len(body)).encode())])
     await send({"type": "http.response.body", "body": body})
+
+
+def marked(mark: str) -> list[bytes]:
+    """The pieces of a streamed answer that belongs to one request alone."""
+    return [f"data: {mark} {number:03d} {mark * 20}\n\n".encode() for number in range(20)]
 
 
 def words() -> list[str]:
@@ -204,7 +255,7 @@ def served(config: uvicorn.Config) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until(lambda: server.started, "the server did not start", 60)
+    until(lambda: server.started, "the server did not start", 240)
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     try:
         yield f"http://{host}:{port}"

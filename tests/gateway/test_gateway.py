@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import socket
@@ -20,7 +21,7 @@ import httpx
 from PIL import Image
 
 import vist
-from gateway.serving import ANSWER, Upstream, events, gateway_server, until, upstream_server
+from gateway.serving import ANSWER, Upstream, events, gateway_server, marked, until, upstream_server
 from vist.gateway.events import read_events
 from vist.gateway.server import Gateway
 
@@ -67,9 +68,7 @@ def places() -> Iterator[tuple[Upstream, Gateway, str]]:
 
 @pytest.fixture
 def upstream(places) -> Upstream:
-    places[0].requests.clear()
-    places[0].cancelled.clear()
-    places[0].hanging.clear()
+    places[0].forget()
     return places[0]
 
 
@@ -267,6 +266,34 @@ def test_images_unknown_blocks_and_calls_without_results_stay(upstream, client) 
     assert len(images(got)) >= 2
 
 
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+BLOCKS = {  # an image, an unknown block, calls without results and a result without a call, in each API's words
+    PATHS[0]: ({"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}}, [
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]},
+        {"role": "tool", "tool_call_id": "nobody", "content": ""}]),
+    PATHS[1]: ({"type": "input_image", "image_url": PICTURE, "detail": "auto"}, [
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"},
+        {"type": "function_call_output", "call_id": "nobody", "output": ""}]),
+    PATHS[2]: ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}, [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "nobody", "content": []}]}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_in_every_api_images_and_calls_without_results_stay_to_the_byte(path, upstream, client) -> None:
+    picture, calls = BLOCKS[path]
+    text = {"type": "input_text" if path == PATHS[1] else "text", "text": LONG}
+    turns = [{"role": "user", "content": [picture, text, {"type": "new", "x": [1.0e2]}]}, *calls]
+    body = {"model": request(path)["model"], "input" if path == PATHS[1] else "messages": turns}
+    answer = client.post(path, json=body, headers={"x-vist-policy": "keep_recent=0, step=1"})
+    assert answer.headers["x-vist-status"] == "compressed"
+    got = upstream.requests[-1].json["input" if path == PATHS[1] else "messages"]
+    assert got[0]["content"][0] == picture and got[0]["content"][-1] == turns[0]["content"][-1]
+    assert got[1:] == calls and LONG[:200] not in upstream.requests[-1].body.decode()
+
+
 def test_a_body_beyond_the_limit_is_streamed_on_untouched() -> None:
     big = json.dumps(request(PATHS[0], LONG * 40)).encode()
     with another(max_body=100_000) as (upstream, _, client):
@@ -277,10 +304,13 @@ def test_a_body_beyond_the_limit_is_streamed_on_untouched() -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_megabytes_go_through() -> None:
-    with another() as (upstream, _, client):
+@pytest.mark.parametrize(("max_body", "statuses"), [(32 << 20, {"skipped"}), (128 << 20, {"unchanged", "failed"})])
+def test_a_hundred_megabytes_go_through(max_body, statuses) -> None:
+    """Beyond the limit they are not looked at; within it nothing of that size is drawn, or not in time."""
+    with another(max_body=max_body) as (upstream, _, client):
         body = b'{"model":"gpt-4o","messages":[{"role":"user","content":"' + b"a" * 100_000_000 + b'"}]}'
-        assert client.post(PATHS[0], content=body).headers["x-vist-status"] == "skipped"
+        answer = client.post(PATHS[0], content=body, headers={"x-vist-policy": "keep_recent=0, step=1"})
+        assert answer.headers["x-vist-status"] in statuses and answer.headers["x-vist-reason"]
         assert upstream.requests[-1].body == body
 
 
@@ -307,6 +337,16 @@ def test_errors_of_the_upstream_come_back_as_they_are(code, upstream, client) ->
     answer = client.post(PATHS[0], json=request(PATHS[0]), headers={"x-test": str(code)})
     assert answer.status_code == code and answer.json()["error"]["code"] == str(code)
     assert answer.headers["retry-after"] == "7" and len(upstream.requests) == 1
+
+
+def test_packed_bodies_go_through_packed_both_ways(upstream, client) -> None:
+    packed = gzip.compress(json.dumps(request(PATHS[0])).encode())
+    head = {"x-test": "gzip", "content-encoding": "gzip", "content-type": "application/json"}
+    with client.stream("POST", PATHS[0], content=packed, headers=head) as answer:
+        raw = b"".join(answer.iter_raw())
+    assert upstream.requests[-1].body == packed and upstream.requests[-1].header("content-encoding") == "gzip"
+    assert answer.headers["x-vist-status"] == "skipped" and "compressed" in answer.headers["x-vist-reason"]
+    assert answer.headers["content-encoding"] == "gzip" and raw == gzip.compress(ANSWER.encode(), mtime=0)
 
 
 def test_an_answer_that_is_no_json_comes_back_as_it_is(upstream, client) -> None:
@@ -339,6 +379,18 @@ def test_an_upstream_that_is_silent_or_not_there_is_answered_for() -> None:
             assert answer.status_code == 502 and answer.json()["error"]["code"] == "upstream_unreachable"
             until(gateway.recent.newest, "the failure was not noted")
             assert gateway.recent.newest()[0].event.ended == "upstream_failed"
+
+
+def test_an_answer_that_stalls_in_the_middle_is_broken_off() -> None:
+    with another(timeout=0.5) as (upstream, gateway, client):
+        with client.stream("POST", PATHS[0], json=request(PATHS[0], "Hi"), headers={"x-test": "stall"}) as answer:
+            pieces = answer.iter_raw()
+            assert answer.status_code == 200 and next(pieces) == b"data: {}\n\n"
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+        assert upstream.cancelled.wait(20)
+        until(lambda: gateway.recent.newest(), "not noted")
+        assert gateway.recent.newest()[0].event.ended == "cut_short"
 
 
 @pytest.mark.parametrize("fault", ["hang", "endless"])
@@ -380,18 +432,23 @@ def test_a_growing_conversation_keeps_its_beginning_byte_for_byte(upstream, clie
 
 
 def test_many_streams_at_once_are_neither_mixed_nor_lost(upstream, places) -> None:
-    marks = [f"mark-{number:03d}-" * 3000 for number in range(24)]
+    marks = [f"mark-{number:03d}-" for number in range(24)]
     answers: dict[str, bytes] = {}
 
     def ask(mark: str) -> None:
-        answers[mark] = httpx.post(places[2] + "/v1/echo", content=mark, trust_env=False, timeout=60).content
+        body = request(PATHS[0], f"{mark} {LONG}" if mark.endswith("0-") else mark, stream=True)
+        head = {"x-test": mark}
+        answers[mark] = httpx.post(places[2] + PATHS[0], json=body, headers=head, trust_env=False, timeout=90).content
 
     threads = [threading.Thread(target=ask, args=(mark,)) for mark in marks]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == {mark: mark.encode() for mark in marks}
+    assert answers == {mark: b"".join(marked(mark)) for mark in marks}
+    asked = {got.header("x-test"): got.body.decode() for got in upstream.requests}
+    assert set(asked) == set(marks) and sum("data:image/png" in body for body in asked.values()) == 3
+    assert all(mark in body or "data:image/png" in body for mark, body in asked.items())
 
 
 def test_the_log_has_figures_and_no_texts_and_no_keys(tmp_path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the gateway's extra is not installed")
 
-from gateway.serving import ANSWER, Upstream, gateway_server, upstream_server
+from gateway.serving import ANSWER, Upstream, gateway_server, until, upstream_server
 from gateway.test_gateway import LONG, images, request
 
 KEY = "sk-test-0123456789abcdef"
@@ -25,7 +25,7 @@ def places() -> Iterator[tuple[Upstream, str]]:
 
 @pytest.fixture
 def upstream(places) -> Upstream:
-    places[0].requests.clear()
+    places[0].forget()
     return places[0]
 
 
@@ -152,3 +152,59 @@ def test_litellm(model, stream, places, upstream, monkeypatch) -> None:
     else:
         assert answer.choices[0].message.content == ANSWER
     arrived_as_pages(upstream, "/v1/chat/completions" if openai_like else "/v1/messages")
+
+
+def first_words(stream: Any, text: Any) -> list[str]:
+    """Read a stream to its first word."""
+    return [next(word for word in map(text, stream) if word)]
+
+
+def openai_word(chunk: Any) -> str | None:
+    return chunk.choices[0].delta.content
+
+
+def response_word(event: Any) -> str | None:
+    return event.delta if event.type == "response.output_text.delta" else None
+
+
+def ask(client: str, address: str) -> tuple[Any, Any]:
+    """A stream by a client, and what finds a word in its chunks; the upstream holds the second part back."""
+    hold = {"X-Test": "two parts"}
+    if client.startswith("litellm"):
+        library("litellm")
+        litellm, model = importlib.import_module("litellm"), client.removeprefix("litellm ")
+        base = address + "/v1" if "openai" in model else address
+        asked = {"model": model, "messages": chat()["messages"], "max_tokens": 9, "extra_headers": hold}
+        return litellm.completion(**asked, api_base=base, api_key=KEY, stream=True), openai_word
+    if client == "anthropic":
+        anthropic = library("anthropic").Anthropic(base_url=address, api_key=KEY)
+        stream = anthropic.messages.create(**request("/v1/messages"), max_tokens=9, stream=True, extra_headers=hold)
+        return stream, lambda event: event.delta.text if event.type == "content_block_delta" else None
+    openai = library("openai").OpenAI(base_url=address + "/v1", api_key=KEY)
+    if client == "openai responses":
+        return openai.responses.create(**request("/v1/responses"), stream=True, extra_headers=hold), response_word
+    return openai.chat.completions.create(**chat(), stream=True, extra_headers=hold), openai_word
+
+
+CLIENTS = ("openai", "openai responses", "anthropic", "litellm openai/gpt-4o", "litellm anthropic/claude-sonnet-4-5")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("client", CLIENTS)
+def test_words_reach_the_client_before_the_upstream_has_said_the_rest(client, places, upstream, monkeypatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    stream, word = ask(client, places[1])
+    heard = first_words(stream, word)
+    assert ANSWER.startswith(heard[0].strip()) and not upstream.in_order  # the upstream still waits
+    upstream.go.set()
+    assert spoken([*heard, *map(word, stream)]) == ANSWER and upstream.in_order == [True]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("client", CLIENTS[:3])
+def test_a_client_that_closes_its_stream_stops_the_upstream(client, places, upstream) -> None:
+    stream, word = ask(client, places[1])
+    first_words(stream, word)
+    stream.close()
+    assert upstream.cancelled.wait(30)
+    until(lambda: upstream.in_order == [False], "the upstream went on")

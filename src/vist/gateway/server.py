@@ -64,7 +64,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request to the gateway, or forward it."""
         if scope["type"] != "http" or is_own(scope["method"], scope["path"]):
-            await self._app(scope, receive, send)
+            await self._app(_as_get(scope), receive, send)
         elif self._may_pass(scope):
             await self.proxy(scope, receive, send)
         else:
@@ -74,6 +74,11 @@ class Gateway:
         token = self.settings.token
         given = [value for name, value in scope["headers"] if name == b"x-vist-token"]
         return token is None or any(holds_token(value.decode("latin-1"), token) for value in given)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """A HEAD is answered as a GET; the server leaves the body out."""
+    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 async def _refuse(send: Send) -> None:

@@ -67,7 +67,7 @@ class Settings:
         parts = urlsplit(self.upstream)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise VistError(
-                f"The upstream is {_bare(self.upstream)!r}; give an address such as https://api.openai.com."
+                f"The upstream is {bare_address(self.upstream)!r}; give an address such as https://api.openai.com."
             )
         if parts.query or parts.fragment:
             raise VistError("The upstream's address has a query or a fragment; give it without.")
@@ -167,6 +167,7 @@ def is_flag_set(value: str) -> bool:
     return _FLAGS.get(value.strip().lower(), True)
 
 
-def _bare(address: str) -> str:
-    """An address without a user and password."""
-    return address.rpartition("@")[2]
+def bare_address(address: str) -> str:
+    """Return an address without its user and password."""
+    scheme, colon, rest = address.rpartition("://")
+    return scheme + colon + rest.rpartition("@")[2]
