@@ -106,7 +106,7 @@ def evaluate_icl(reader: Reader, source: LabelledSet, other: LabelledSet | None,
     Raises VistError for more demonstrations than there are, or a question that leaves no room in the LLM's window.
     """
     examples = pick_test_examples(source, config.examples)
-    labels = [reader.ids(f" {label}") for label in source.labels]
+    labels = [reader.following(f" {label}") for label in source.labels]
     lengths = np.array([len(label) for label in labels])
     unprompted = continuation_scores(reader, [], [[]], labels)[0]
     tally = _Tally({}, [], dict.fromkeys(Condition, 0), {condition: [] for condition in Condition})
@@ -149,7 +149,7 @@ def _score(
     window = reader.context_limit - 1 - max(len(label) for label in labels)
     questions = []
     for example in batch:
-        ids = reader.ids(source.query(example.text))
+        ids = reader.following(source.query(example.text))
         tally.long_questions += len(ids) > window // 2
         questions.append(ids[-(window // 2) :])
     room = window - max(len(ids) for ids in questions)

@@ -138,11 +138,11 @@ def answer(
     passages, lost, near_kept = [], 0, []
     for item, other in zip(asked, wrong, strict=True):
         near, fixed = near_text(item, examples)
-        always = reader.ids(fixed)
+        always = reader.following(fixed)
         room = reader.context_limit - 1 - NEW_TOKENS - len(always)
         if room < 0:
             raise VistError(f"The question {item.question.text[:60]!r} alone fills the window; lower --shots.")
-        kept = reader.ids(near)
+        kept = reader.following(near)
         lost += max(0, len(kept) - room)
         kept = kept[max(0, len(kept) - room) :]
         near_kept.append(len(kept))
@@ -159,8 +159,7 @@ def answer(
             carried = [float(count) for count in context.mask.sum(1).tolist()]
         output = reader.model.generate(**tensors, max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1)
     new = output[:, tensors["input_ids"].shape[1] :]
-    texts = reader.tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [first_line(text) for text in texts], carried, lost + sum(inputs.dropped_tokens)
+    return [first_line(text) for text in reader.written(new.tolist())], carried, lost + sum(inputs.dropped_tokens)
 
 
 def first_line(text: str) -> str:

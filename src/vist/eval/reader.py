@@ -6,6 +6,9 @@ for a batch. Does not know conditions, metrics or reports.
 Decisions
 - A sequence starts with the tokenizer's start token; where a family has none, with its end-of-text token, so that the
   first token of a text has something before it and can be scored.
+- Some tokenizers put a blank before every text they are given (Llama 2, TinyLlama) and drop it again from what they
+  decode. In the middle of a text there is none, so what stands after other text is tokenized and decoded after a line
+  break that is then taken away. Other tokenizers, `vist-nano`'s among them, give the same either way.
 - A reader has one setting of the dial, so every measure can be taken at any ratio without knowing of it.
 - Padding is on the left, as for generation, so that the last tokens of all rows stand in one column.
 - B batch, P pages, T text tokens, H and W pixels of a page.
@@ -26,6 +29,7 @@ from vist.model.dial import Dial
 from vist.render import Pages, PageStyle, render
 from vist.vision.feature_cache import FeatureCache
 
+_BREAK = "\n"  # a token of its own wherever it stands, in the tokenizers that need it
 PROMPT_INPUTS = ("input_ids", "attention_mask")  # all else in a batch belongs to its context
 
 
@@ -85,6 +89,27 @@ class Reader:
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, no special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def following(self, text: str) -> list[int]:
+        """Token ids of a text that has other text before it: of near text in every condition, of a continuation."""
+        lead = self.ids(_BREAK)
+        found = self.ids(_BREAK + text)
+        return found[len(lead) :] if self._adds_blank(lead) and found[: len(lead)] == lead else self.ids(text)
+
+    def written(self, rows: Iterable[Sequence[int]]) -> list[str]:
+        """What rows of new tokens add to the text before them, blanks at the beginning included."""
+        lead = self.ids(_BREAK)
+        lead = lead if self._adds_blank(lead) else []
+        skipped = len(self._decode(lead)) if lead else 0
+        return [self._decode([*lead, *row])[skipped:] for row in rows]
+
+    @staticmethod
+    def _adds_blank(lead: Sequence[int]) -> bool:
+        """Whether a line break alone became more than one token: the blank put before it, and itself."""
+        return len(lead) > 1
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def ids_with_places(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids of a text and the character at which each begins.

@@ -302,9 +302,9 @@ def ask(
     """The answers to all questions of a batch of (context, context shown as wrong); `first` is its first number."""
     numbers = [first + place for place, (context, _) in enumerate(pairs) for _ in context.facts]
     asked = [(context, other, number) for context, other in pairs for number in range(len(context.facts))]
-    longest = max(len(reader.ids(f" {context.facts[number].answer}")) for context, _, number in asked)
+    longest = max(len(reader.following(f" {context.facts[number].answer}")) for context, _, number in asked)
     passages = [
-        Passage(context.text, other.text, tuple(reader.ids(f"\n\n{context.facts[number].cue}")))
+        Passage(context.text, other.text, tuple(reader.following(f"\n\n{context.facts[number].cue}")))
         for context, other, number in asked
     ]
     without_pages = Condition.NONE if condition.has_pages else condition
@@ -315,7 +315,7 @@ def ask(
             **inputs.tensors, **visual, max_new_tokens=longest + _SLACK, do_sample=False, num_beams=1
         )
     new = output[:, inputs.tensors["input_ids"].shape[1] :]
-    texts = reader.tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    texts = reader.written(new.tolist())
     return [
         Answer(
             condition,
