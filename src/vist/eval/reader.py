@@ -160,7 +160,15 @@ class Reader:
     @torch.inference_mode()
     def read_pages(self, drawn: Sequence[Sequence[Pages]]) -> tuple[dict[str, Tensor], list[int]]:
         """`cross_kv` and `cross_mask` of drawn pages, for the LLM, and the visual tokens in use of each sample."""
-        context = self.encode_pages(self.stack_pages(drawn))
+        return self._projected(self.stack_pages(drawn))
+
+    @torch.inference_mode()
+    def read_texts(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], list[int]]:
+        """As `read_pages`, of texts that the model's processor makes a context of in its own way."""
+        return self._projected(self.page_inputs(texts))
+
+    def _projected(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[int]]:
+        context = self.encode_pages(tensors)
         visual = {"cross_kv": self.model.project_context(context.states), "cross_mask": context.mask}
         return visual, context.mask.sum(1).tolist()
 
