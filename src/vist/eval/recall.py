@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from vist.errors import VistError
 from vist.eval.bootstrap import wilson
-from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs, pairs_with
 from vist.eval.misses import Miss, classify
 from vist.eval.needles import NEEDLE_KINDS, Needle, make_needles, statements
 from vist.eval.reader import Reader
@@ -131,6 +131,8 @@ class Recall:
         measures += [(f"exact:{kind}", lambda answer: answer.exact, kind) for kind in kinds if len(kinds) > 1]
         measures += [(f"misses:{miss}", lambda answer, miss=miss: answer.miss is miss, None) for miss in Miss]
         rows: list[Row] = []
+        pairs = pairs_with(method.value for method in self.methods if isinstance(method, OtherMethod))
+        axes |= {"pages": self.pages, "pairs": pairs}
         for metric, score, kind in measures:
             inside = [kind is None or answer.fact.kind == kind for answer in first]
             values = {
@@ -138,7 +140,7 @@ class Recall:
                 for name, answers in by_condition.items()
             }
             groups = [answer.context for answer, wanted in zip(first, inside, strict=True) if wanted]
-            rows += score_rows(metric, values, groups=groups, resamples=resamples, seed=seed, pages=self.pages, **axes)
+            rows += score_rows(metric, values, groups=groups, resamples=resamples, seed=seed, **axes)
         return rows
 
     def _share(self, condition: Method, kind: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from vist.eval.conditions import CONTROLS, LABELS
 Row = dict[str, Any]
 NAMES = {condition.value: label for condition, label in LABELS.items()}
 PAIRS = CONTROLS
+BY_DISTANCE = "nats at"  # how the metrics begin that are losses by distance: many, so plots have them and tables not
 
 
 def score_rows(
