@@ -129,8 +129,8 @@ def clear(out: Path, way: str) -> str | None:
         return None
     path, other = next(iter(elsewhere.items()))
     return (
-        f"{path} has rows of commit {other[:12]}, this is {commit()[:12]}, and a table holds one; choose another --out, "
-        "or pass --other-commits move (they go into a folder of their own) or mark (every line names its own)."
+        f"{path} has rows of commit {other[:12]}, this is {commit()[:12]}, and a table holds one; choose another "
+        "--out, or pass --other-commits move (they go into a folder of their own) or mark (every line names its own)."
     )
 
 
