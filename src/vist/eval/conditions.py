@@ -65,7 +65,8 @@ CONTROLS = (("visual", "none"), ("visual", "wrong"), ("visual", "full"))
 
 def pairs_with(others: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """The differences that are reported: visual against its controls, and each other method against none and visual."""
-    return (*CONTROLS, *((name, "none") for name in others), *(("visual", name) for name in others))
+    names = list(others)
+    return (*CONTROLS, *((name, "none") for name in names), *(("visual", name) for name in names))
 
 
 @dataclass(frozen=True)

@@ -154,12 +154,13 @@ def distance_rows(
 
     What stands between the context and the first scored token, a few tokens at most, is not counted.
     """
-    scored = next(iter(conditions.values())).nats.shape[1]  # type: ignore[union-attr]
+    nats = {method.value: loss.nats for method, loss in conditions.items() if loss.nats is not None}
+    scored = min(column.shape[1] for column in nats.values())
     borders = np.linspace(0, scored, min(STRETCHES, scored) + 1).round().astype(int).tolist()
     pairs = pairs_with(method.value for method in conditions if isinstance(method, OtherMethod))
     rows: list[Row] = []
     for start, stop in itertools.pairwise(borders):
-        values = {method.value: loss.nats[:, start:stop].mean(1) for method, loss in conditions.items()}  # type: ignore[index]
+        values = {name: column[:, start:stop].mean(1) for name, column in nats.items()}
         axes: dict[str, Any] = {"distance": start + 1, "pairs": pairs, "groups": list(documents)}
         rows += score_rows(f"{BY_DISTANCE} {start + 1}", values, resamples=resamples, seed=seed, **axes)
     return rows
