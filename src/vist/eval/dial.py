@@ -131,6 +131,7 @@ class DialMeasure:
 def _kept(reader: Reader) -> Reader:
     """The reader with a cache for the features of its pages."""
     model = reader.model
+    reader.tower("The dial")
     return replace(reader, cache=FeatureCache(model.vision_tower, drop_blank=model.config.vision_drop_blank))
 
 

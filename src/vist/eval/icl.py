@@ -120,7 +120,8 @@ def evaluate_icl(
     examples = pick_test_examples(source, config.examples)
     labels = [reader.following(f" {label}") for label in source.labels]
     lengths = np.array([len(label) for label in labels])
-    unprompted = continuation_scores(reader, [], [[]], labels)[0]
+    unprompted = {method: continuation_scores(own, [], [[]], labels)[0] for method, own in others.items()}
+    plain = continuation_scores(_cached("the model", reader), [], [[]], labels)[0]
     tally = _Tally({}, [], dict.fromkeys(methods, 0), {method: [] for method in methods})
     for seed in config.seeds:
         for group, start in enumerate(range(0, len(examples), config.per_draw)):
@@ -128,7 +129,7 @@ def evaluate_icl(
             rng = np.random.default_rng((seed, group))
             found = _score(reader, source, other, batch, labels, config, rng, tally, others)
             for method, scores in found.items():
-                for choice, chosen in choose(scores, lengths, unprompted).items():
+                for choice, chosen in choose(scores, lengths, unprompted.get(method, plain)).items():
                     right = [
                         source.labels[place] == example.label for place, example in zip(chosen, batch, strict=True)
                     ]
@@ -138,11 +139,11 @@ def evaluate_icl(
 
 
 def _cached(name: str, reader: Reader) -> Reader:
-    """The reader of a method beside. Raises VistError for one that reads every continuation from the start."""
+    """The reader of a method. Raises VistError for one that reads every continuation from the start."""
     if not isinstance(reader.model, PreTrainedModel):
         raise VistError(
-            f"--beside {name!r} keeps no cache that labels could be read after; in-context learning compares trained "
-            "models with cross-attention: leave it out."
+            f"In-context learning reads labels after a cache, which {name!r} does not keep; it takes VIST models and "
+            "trained models with a text context."
         )
     return reader
 
@@ -182,8 +183,7 @@ def _score(
         visual: Mapping[str, Tensor] | None = None
         text = [*distant, *near] if condition is Condition.FULL else near
         if condition.has_pages:
-            pages = draw_pages(reader, wrong if condition is Condition.WRONG else distant, config.strategy)
-            visual, used = reader.read_pages([pages])
+            visual, used = _context(reader, wrong if condition is Condition.WRONG else distant, config.strategy)
             tally.tokens[condition].append(used[0])
         prefix = reader.ids("".join(demonstration + BETWEEN for demonstration in text))
         if condition is Condition.FULL:
@@ -193,14 +193,18 @@ def _score(
         scores[condition] = continuation_scores(reader, prefix[max(0, len(prefix) - room) :], questions, labels, visual)
     prefix = reader.ids("".join(demonstration + BETWEEN for demonstration in near))
     for method, own in others.items():
-        if hasattr(own.model, "vision_tower"):
-            context, used = own.read_pages([draw_pages(own, distant, config.strategy)])
-        else:
-            context, used = own.read_texts([BETWEEN.join(distant)])
+        context, used = _context(own, distant, config.strategy)
         tally.tokens[method].append(used[0])
         tally.cut[method] += max(0, len(prefix) - room)
         scores[method] = continuation_scores(own, prefix[max(0, len(prefix) - room) :], questions, labels, context)
     return scores
+
+
+def _context(reader: Reader, demonstrations: Sequence[str], strategy: Strategy) -> tuple[dict[str, Tensor], list[int]]:
+    """What a model makes of demonstrations: of their pages, or of their text where it reads text."""
+    if reader.reads_pages:
+        return reader.read_pages([draw_pages(reader, demonstrations, strategy)])
+    return reader.read_texts([BETWEEN.join(demonstrations)])
 
 
 def _wrong(

@@ -99,7 +99,7 @@ def evaluate_readback(
                 read[condition.value] += said
                 tokens[condition.value] += carried
                 progress.update(len(said))
-    if hasattr(reader.model.vision_tower, "read_logits"):
+    if reader.reads_pages and hasattr(reader.model.vision_tower, "read_logits"):
         read[ENCODER] = [text[len(page.cue) :] for text, page in zip(encoder_reads(reader, pages), pages, strict=True)]
     if with_ocr and ocr.why_not() is None:
         texts = ocr.read_images([page.pages.to_image(0) for page in pages])

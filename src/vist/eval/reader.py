@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vist.errors import VistError
 from vist.model.dial import Dial
+from vist.model.processing import VistProcessor
 from vist.render import Pages, PageStyle, render
 from vist.vision.feature_cache import FeatureCache
 
@@ -76,8 +77,27 @@ class Reader:
                 return int(token)
         raise VistError("The tokenizer has neither a start nor an end token; set its bos_token.")
 
+    @property
+    def reads_pages(self) -> bool:
+        """Whether the model has a vision tower of its own to read pages with."""
+        return hasattr(self.model, "vision_tower")
+
+    def tower(self, measure: str) -> Any:
+        """The model's vision tower. Raises VistError for a model without one, naming what needs it."""
+        if not self.reads_pages:
+            raise VistError(
+                f"{measure} takes a model with a vision tower, which {self.model.config.model_type!r} models do not "
+                "have; choose a VIST model."
+            )
+        return self.model.vision_tower
+
     def restyled(self, style: str | PageStyle) -> Reader:
-        """The same model reading pages of another style. Raises VistError for a style that does not exist."""
+        """The same model reading pages of another style.
+
+        Raises VistError for a style that does not exist, and for a model whose processor draws chunks, not contexts.
+        """
+        if not isinstance(self.processor, VistProcessor):
+            raise VistError("This model draws chunks in the style that it was trained on; leave --styles out.")
         changed = type(self.processor)(self.tokenizer, style=style, max_pages=self.processor.max_pages)
         changed.frequency = self.processor.frequency
         return replace(self, processor=changed)
