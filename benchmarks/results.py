@@ -1,30 +1,46 @@
-"""Every evaluation of docs/evaluation.md on one model, one after the other, as rows in files.
+"""Every evaluation of docs/evaluation.md on one model and its baselines, one after the other, as rows in files.
 
-    python benchmarks/results.py --data FOLDER [--out docs/results] [--model vist-nano] [--only icl,qa] [--limit N]
+    python benchmarks/results.py --data FOLDER [--out docs/results] [--model vist-nano] [--beside FOLDER ...]
+                                 [--only icl,qa] [--limit N] [--other-commits move]
 
 Each task is a `vist eval` command, printed before it runs and written into its rows, so any one of them can be repeated
-alone. Rows go to OUT/<task>.jsonl part by part: stopped, the script goes on where it was when it is run again at the
-same commit. A task that fails leaves the others' results; the exit status is then 1. At the end `vist eval report` puts
-all rows that are there into OUT/results.md, results.csv and report.html.
+alone. Rows go to OUT/<task>.jsonl part by part: stopped at any moment, the script goes on where it was when it is run
+again at the same commit. A task that fails leaves the others' results; the exit status is then 1. At the end `vist eval
+report` puts all rows that are there into OUT/results.md, results.csv and report.html.
+
+Rows of one commit only stand in a table. OUT with rows of another commit is refused before anything runs;
+`--other-commits move` puts those files into OUT/<commit>/ first, `mark` keeps them and has every line name its own.
+
+Methods: the four conditions of the model; StreamingLLM and RePlug, which need no training, on the shortest contexts of
+language modelling and on recall of numbers; the model folders of `--beside` wherever a measure can read them. With a
+VIST2 model as `--model` the tasks are those that read chunks: lm, recall, qa and longwrite.
 
 The sizes are chosen for vist-nano: all 11 ICL sets with 250 test examples and three seeds, questions over 7,000
-passages, 5 domains of language modelling, 14 kinds of needles, in less than two hours of two cores.
+passages, 5 domains of language modelling, 14 kinds of needles, in less than two hours of two cores. StreamingLLM reads
+token by token and is the dearest of all; longer contexts than the shortest would take it an hour for each length.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from vist import PACKAGED_MODELS
+from vist.eval.provenance import commit
 
 # Places in each test document, so that every domain gives about 40 windows however many documents it has.
 DOMAINS = {"books": 6, "code": 2, "docs": 1, "math": 7, "encyclopedic": 4}
 LM_PAGES = (4, 7, 14)  # about 600, 1,050 and 2,100 tokens of distant text
 STYLES = "vist,vist-9,vist-8,vist-7"  # fonts of 10 to 7 pixels: the dial without training again
+UNTRAINED = ("streaming:600", "replug")  # 600: as many keys as 4 pages of vist-nano and the proximal text have
 
 
 @dataclass(frozen=True)
@@ -36,35 +52,93 @@ class Task:
     arguments: tuple[str, ...]
 
 
-def tasks(data: Path) -> list[Task]:
-    """What is measured, shortest first."""
+def tasks(data: Path, beside: tuple[str, ...] = (), vist2: bool = False) -> list[Task]:
+    """What is measured, shortest first; `beside` are model folders, `vist2` says that the model is a VIST2 model."""
     test = {domain: str(data / "corpus" / domain / "test.parquet") for domain in (*DOMAINS, "multilingual")}
-    found = [
+    found = [] if vist2 else _page_tasks(data, test)
+    for pages in LM_PAGES:
+        others = _beside((*UNTRAINED, *beside) if pages == min(LM_PAGES) and not vist2 else beside)
+        for domain, windows in DOMAINS.items():
+            size = ("--pages", str(pages), "--windows", str(windows), *(("--cost",) if domain == "books" else ()))
+            found.append(Task("lm", "lm", (test[domain], *size, *others)))
+    if vist2:
+        found.append(Task("longwrite", "longwrite", (test["books"], "--tokens", "1024")))
+    else:
+        found.append(Task("dial", "dial", (test["books"], "--windows", "6", "--contexts", "30")))
+    styles = () if vist2 else ("--styles", STYLES)
+    found.append(Task("recall", "recall", (test["books"], "--kind", "all", "--contexts", "70", *styles)))
+    others = _beside(beside if vist2 else (*UNTRAINED, *beside))
+    if others:
+        numbers = ("--kind", "number", "--contexts", "30", "--facts", "4")
+        found.append(Task("recall", "recall", (test["books"], *numbers, *others)))
+    grid = ("--kind", "number", "--contexts", "30", "--facts", "1", "--lengths", "1,2,4,8", "--depths", "5")
+    found.append(Task("recall", "recall", (test["books"], *grid, "--batch-size", "15")))
+    for shared in (("--decoder-passages", "3"), ("--decoder-passages", "0", "--allocation", "text-first")):
+        found.append(Task("qa", "qa", ("--data", str(data), "--examples", "200", *shared, *_beside(beside))))
+    if not vist2:
+        cached = _beside(name for name in beside if not is_vist2(name))  # a VIST2 model reads each label from the start
+        found.append(Task("icl", "icl", ("--data", str(data), *cached)))
+    return found
+
+
+def _page_tasks(data: Path, test: dict[str, str]) -> list[Task]:
+    """What draws pages itself and reads them, which a VIST2 model does not."""
+    return [
         Task("languages", "languages", ("--data", str(data))),
         Task("distance", "distance", (*(test[domain] for domain in DOMAINS), "--documents", "20")),
         Task("stress", "stress", (test["books"], "--pages", "56", "--scripts", test["multilingual"])),
         Task("readback", "readback", (test["books"], "--styles", STYLES, "--pages", "56")),
     ]
-    for pages in LM_PAGES:
-        for domain, windows in DOMAINS.items():
-            size = ("--pages", str(pages), "--windows", str(windows), *(("--cost",) if domain == "books" else ()))
-            found.append(Task("lm", "lm", (test[domain], *size)))
-    found.append(Task("dial", "dial", (test["books"], "--windows", "6", "--contexts", "50")))
-    kinds = ("--kind", "all", "--contexts", "70", "--styles", STYLES)
-    found.append(Task("recall", "recall", (test["books"], *kinds)))
-    grid = ("--kind", "number", "--contexts", "30", "--lengths", "1,2,4,8", "--depths", "5")
-    found.append(Task("recall", "recall", (test["books"], *grid)))
-    for shared in (("--decoder-passages", "3"), ("--decoder-passages", "0", "--allocation", "text-first")):
-        found.append(Task("qa", "qa", ("--data", str(data), "--examples", "200", *shared)))
-    found.append(Task("icl", "icl", ("--data", str(data))))
+
+
+def _beside(names: Iterable[str]) -> tuple[str, ...]:
+    joined = ",".join(names)
+    return ("--beside", joined) if joined else ()
+
+
+def is_vist2(model: str) -> bool:
+    """Whether a packaged model's name or a folder is that of a VIST2 model."""
+    places = (Path(model), PACKAGED_MODELS / model)
+    file = next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
+    return file is not None and json.loads(file.read_text(encoding="utf-8")).get("model_type") == "vist2"
+
+
+def rows_elsewhere(out: Path, current: str) -> dict[Path, str]:
+    """The files of rows under OUT that hold rows of another commit, with the first such commit."""
+    found = {}
+    for path in sorted(out.glob("*.jsonl")):
+        lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        other = next((str(row.get("commit")) for row in lines if row.get("commit") != current), None)
+        if other is not None:
+            found[path] = other
     return found
+
+
+def clear(out: Path, way: str) -> str | None:
+    """Make OUT fit for rows of this commit -> why that cannot be, None where it can."""
+    elsewhere = rows_elsewhere(out, commit())
+    if not elsewhere or way == "mark":
+        return None
+    if way == "move":
+        for path, other in elsewhere.items():
+            target = out / other.replace(" ", "-")[:12]
+            target.mkdir(exist_ok=True)
+            if (target / path.name).exists():
+                return f"{target / path.name} is there already; remove it or choose another --out."
+            os.replace(path, target / path.name)
+        return None
+    path, other = next(iter(elsewhere.items()))
+    return (
+        f"{path} has rows of commit {other[:12]}, this is {commit()[:12]}, and a table holds one; choose another "
+        "--out, or pass --other-commits move (they go into a folder of their own) or mark (every line names its own)."
+    )
 
 
 def command(task: Task, model: str, out: Path, limit: int | None) -> list[str]:
     """The words of a task's command after `vist`."""
     words = ["eval", task.verb, *task.arguments, "--model", model, "--out", str(out / f"{task.name}.jsonl")]
     if limit is not None:
-        words += ["--documents" if task.verb == "lm" else "--limit", str(limit)]
+        words += ["--limit", str(limit)]
     return words
 
 
@@ -83,18 +157,25 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with corpus/, icl/ and qa/")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--model", default="vist-nano")
+    parser.add_argument("--beside", nargs="*", default=[], metavar="FOLDER", help="trained baselines, VIST2 models")
     parser.add_argument("--only", default="", help="tasks by name, with commas; all of them by default")
     parser.add_argument("--limit", type=int, help="a quick look at this many examples of each part")
+    parser.add_argument("--other-commits", choices=("refuse", "move", "mark"), default="refuse")
     arguments = parser.parse_args()
-    wanted = tasks(arguments.data)
+    wanted = tasks(arguments.data, tuple(arguments.beside), is_vist2(arguments.model))
     names = [name for name in arguments.only.split(",") if name] or [task.name for task in wanted]
     unknown = set(names) - {task.name for task in wanted}
     if unknown:
         parser.error(f"there is no task {min(unknown)!r}; choose of {', '.join(dict.fromkeys(t.name for t in wanted))}")
+    refused = clear(arguments.out, arguments.other_commits)
+    if refused is not None:
+        print(f"results.py: {refused}", file=sys.stderr)
+        return 1
     chosen = [task for task in wanted if task.name in names]
     failed = [task for task in chosen if not run(command(task, arguments.model, arguments.out, arguments.limit))]
     files = sorted(map(str, arguments.out.glob("*.jsonl")))
-    reported = run(["eval", "report", *files, "--out", str(arguments.out)]) if files else False
+    mixed = ["--mixed"] if arguments.other_commits == "mark" else []
+    reported = run(["eval", "report", *files, "--out", str(arguments.out), *mixed]) if files else False
     for task in failed:
         print(f"failed: vist eval {task.verb} {shlex.join(task.arguments)}", file=sys.stderr)
     return int(bool(failed) or not reported)

@@ -88,6 +88,17 @@ def test_every_measure_is_a_task() -> None:
     assert {task.verb for task in results.tasks(Path("data"))} == measures == set(FEWER)
 
 
+def test_every_measure_of_vist2_is_a_task_of_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vist2"}')
+    assert results.is_vist2(str(tmp_path)) and not results.is_vist2("vist-nano")
+    assert {task.verb for task in results.tasks(Path("data"), vist2=True)} == {"lm", "longwrite", "recall", "qa"}
+    found = results.tasks(Path("data"), (str(tmp_path), "pooled"))
+    names = {task.verb: task.arguments[-1] for task in found}
+    assert names["icl"] == "pooled" and names["qa"] == f"{tmp_path},pooled"
+    shortest, *others = [task.arguments[-1] for task in found if task.verb == "lm" and "books" in task.arguments[0]]
+    assert shortest == f"streaming:600,replug,{tmp_path},pooled" and set(others) == {f"{tmp_path},pooled"}
+
+
 @pytest.mark.parametrize("verb", FEWER)
 def test_a_task_runs_from_its_command_to_its_rows(verb: str, data: Path, tmp_path: Path) -> None:
     if verb == "qa":
@@ -98,6 +109,26 @@ def test_a_task_runs_from_its_command_to_its_rows(verb: str, data: Path, tmp_pat
     assert {row["task"] for row in rows} == {verb}
     assert {row["model"] for row in rows} == {"vist-nano"}
     assert any(row["value"] is not None and row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_rows_of_another_commit_are_refused_moved_or_marked(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    ran = []
+    monkeypatch.setattr(results, "run", lambda words: ran.append(words) is None)
+    monkeypatch.setattr(results, "commit", lambda: "b" * 40)
+    rows, here = tmp_path / "lm.jsonl", tmp_path / "qa.jsonl"
+    rows.write_text(json.dumps({"commit": "b" * 40}) + "\n" + json.dumps({"commit": "a" * 40}) + "\n")
+    here.write_text(json.dumps({"commit": "b" * 40}) + "\n")
+
+    def main(*more: str) -> int:
+        words = ["results.py", "--data", str(data), "--out", str(tmp_path), "--only", "languages", *more]
+        monkeypatch.setattr(sys, "argv", words)
+        return results.main()
+
+    assert main() == 1 and not ran
+    assert "lm.jsonl has rows of commit aaaaaaaaaaaa, this is bbbbbbbbbbbb" in capsys.readouterr().err
+    assert main("--other-commits", "mark") == 0 and ran[-1][-1] == "--mixed"
+    assert main("--other-commits", "move") == 0 and "--mixed" not in ran[-1]
+    assert (tmp_path / ("a" * 12) / "lm.jsonl").is_file() and not rows.exists() and here.exists()
 
 
 def test_a_task_that_fails_leaves_the_others(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -19,9 +19,16 @@ from vist.cli.options import Device
 from vist.errors import VistError
 from vist.eval.conditions import Condition, OtherMethod, Passage
 from vist.eval.cost import measure_cost
+from vist.eval.distance import visual_means
+from vist.eval.icl import IclConfig, evaluate_icl
+from vist.eval.labelled import Example, LabelledSet
+from vist.eval.languages import count_tokens
 from vist.eval.lm import condition_loss, evaluate_lm
+from vist.eval.qa import QaConfig, evaluate_qa
 from vist.eval.reader import Reader
 from vist.eval.recall import evaluate_recall, plan_contexts
+from vist.eval.retrieval import Question, TextPassage
+from vist.eval.stress import check_encoder
 from vist.eval.windows import cut_windows, with_wrong_texts
 from vist.fuse.insert import cross_attentions
 
@@ -90,6 +97,59 @@ def test_recall_of_methods_beside(reader: Reader, pooled_folder: Path) -> None:
     assert [method.value for method in result.methods] == ["none", "visual", "wrong", "full", *others]
     assert {row["n"] for row in result.rows() if row["kind"] == "all"} == {4}
     assert {row["method"] for row in result.score_rows(100)} == {method.value for method in result.methods}
+
+
+def absolute(rows: list[dict], metric: str) -> dict[str, dict]:
+    return {row["method"]: row for row in rows if row["minus"] is None and row["metric"] == metric}
+
+
+def test_in_context_learning_of_methods_beside(reader: Reader, pooled_folder: Path) -> None:
+    """A text context beside the model is scored as it is when it is the model itself."""
+    others = load_beside(reader, str(pooled_folder), Device.CPU)
+    examples = tuple(
+        Example(f"{label} thing number {number}", label) for number in range(6) for label in ("red", "blue")
+    )
+    source = LabelledSet("colours", examples, examples[:4], ("red", "blue"))
+    config = IclConfig(encoder_shots=3, decoder_shots=1, examples=4, seeds=(42,), per_draw=4, resamples=200)
+    rows = evaluate_icl(reader, source, None, config, others)
+    alone = evaluate_icl(others["baseline-pooled"], source, None, config)
+    for choice in ("nll_acc", "nll_acc_norm", "nll_acc_calibrated", "nll_acc_calibrated_norm"):
+        beside, own = absolute(rows, choice)["baseline-pooled"], absolute(alone, choice)["visual"]
+        assert [beside[key] for key in ("value", "context_tokens", "ratio")] == [
+            own[key] for key in ("value", "context_tokens", "ratio")
+        ]
+    assert beside["ratio"] == pytest.approx(2.5, rel=0.1)
+    pairs = {(row["method"], row["minus"]) for row in rows}
+    assert {("baseline-pooled", "none"), ("visual", "baseline-pooled")} <= pairs
+    with pytest.raises(VistError, match="labels after a cache, which 'replug' does not keep"):
+        evaluate_icl(reader, source, None, config, load_beside(reader, "replug", Device.CPU))
+
+
+def test_questions_of_methods_beside(reader: Reader, pooled_folder: Path) -> None:
+    others = load_beside(reader, f"{pooled_folder},replug:2", Device.CPU)
+    passages = [TextPassage(f"p{n}", "", alice(2_000)[n * 90 :][:90]) for n in range(4)]
+    questions = [Question(f"Which {n}?", ("Alice",), f"p{n}") for n in range(2)]
+    rows = evaluate_qa(reader, questions, [passages[:3], passages[1:]], [], QaConfig(2, 1, resamples=200), others)
+    f1 = absolute(rows, "f1")
+    assert list(f1) == ["none", "visual", "wrong", "full", "baseline-pooled", "replug:2"]
+    assert f1["baseline-pooled"]["ratio"] == pytest.approx(2.5, rel=0.1)
+    assert {("replug:2", "none"), ("visual", "replug:2")} <= {(row["method"], row["minus"]) for row in rows}
+
+
+def test_measures_that_read_pages_refuse_a_model_that_does_not(pooled_folder: Path) -> None:
+    text = Reader(*vist.load(pooled_folder))
+    for refused in (
+        lambda: check_encoder(text),
+        lambda: visual_means(text, ["Alice"]),
+        lambda: count_tokens(text, "Alice", len),
+    ):
+        with pytest.raises(VistError, match="a vision tower, which .* models do not have"):
+            refused()
+
+
+def test_two_methods_of_one_name_are_refused(reader: Reader) -> None:
+    with pytest.raises(VistError, match="two methods called 'replug'"):
+        load_beside(reader, "replug,replug", Device.CPU)
 
 
 def test_bad_names_are_told(reader: Reader, tmp_path: Path) -> None:

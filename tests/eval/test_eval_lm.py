@@ -125,3 +125,16 @@ def test_no_share_is_kept_of_a_gain_that_is_not_there() -> None:
     )
     assert math.isnan(result.share_kept.estimate)
     assert math.isnan(result.share_kept.low)
+
+
+def test_losses_by_distance_are_those_of_the_same_tokens(reader: Reader, stock, passages: list[Passage]) -> None:
+    found = evaluate_lm(reader, passages, [0, 1, 2], resamples=100)
+    rows = {(row["distance"], row["method"]): row["value"] for row in found.by_distance if row["minus"] is None}
+    distances = sorted({distance for distance, _ in rows})
+    assert len(distances) == 8 and distances[0] == 1
+    ends = [*distances[1:], found.scored + 1]
+    whole = sum(rows[start, "none"] * (end - start) for start, end in zip(distances, ends, strict=True)) / found.scored
+    assert whole == pytest.approx(found.conditions[Condition.NONE].loss.mean(), rel=1e-5)
+    ids = [[reader.start_id, *passage.proximal] for passage in passages]
+    last = ends[-1] - distances[-1]
+    assert rows[distances[-1], "none"] == pytest.approx(np.mean([slow_loss(stock, row, last) for row in ids]), abs=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,6 +123,19 @@ def test_tesseract_reads_a_clear_image() -> None:
     assert "Alice was beginning" in ocr.read_image(image)
 
 
+def test_pages_are_read_in_order_with_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_THREAD_LIMIT", raising=False)
+    limits = []
+
+    def read(image: Image.Image) -> str:
+        limits.append(os.environ.get("OMP_THREAD_LIMIT"))
+        return str(image.width)
+
+    monkeypatch.setattr(ocr, "read_image", read)
+    assert ocr.read_images([Image.new("L", (width, 4)) for width in (3, 1, 2)]) == ["3", "1", "2"]
+    assert limits == ["1"] * 3 and "OMP_THREAD_LIMIT" not in os.environ
+
+
 def test_without_tesseract_a_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     pytesseract = pytest.importorskip("pytesseract")
     monkeypatch.setattr(pytesseract.pytesseract, "tesseract_cmd", "no-such-program")
@@ -138,7 +152,7 @@ def test_ocr_reads_the_rest_after_the_cue(reader: Reader, monkeypatch: pytest.Mo
     pages, documents = plan_pages(reader, [alice(9_000)], 2)
     texts = iter([page.text for page in pages])
     monkeypatch.setattr(ocr, "why_not", lambda: None)
-    monkeypatch.setattr(ocr, "read_image", lambda image: next(texts).replace(" ", "\n"))
+    monkeypatch.setattr(ocr, "read_images", lambda images: [next(texts).replace(" ", "\n") for _ in images])
     monkeypatch.setattr(
         readback, "_write", lambda reader, condition, pages, batch: (["x"] * len(batch), [4.0] * len(batch))
     )

@@ -10,7 +10,8 @@ import re
 import numpy as np
 import pytest
 
-from vist.eval.figures import draw_all, pareto
+from vist.eval.figures import draw_all
+from vist.eval.modelling_figures import pareto
 from vist.eval.scores import score_rows
 from vist.eval.sheet import render_results
 from vist.eval.tables import cell, to_csv, to_markdown
@@ -107,6 +108,41 @@ def test_the_page_has_all_plots_and_loads_nothing() -> None:
     assert "<script" not in page
     assert "a <b>set</b>" not in page
     assert "A quick look" in page
+
+
+def test_language_modelling_is_drawn_by_length_and_distance() -> None:
+    rows = [
+        row | {"text_tokens": 150.0 * pages}
+        for pages in (1, 4)
+        for row in (
+            *made("lm", f"books, {pages} pages", "perplexity"),
+            *made("lm", f"books, {pages} pages", "nats per token"),
+            *(
+                row
+                for place in (1, 33)
+                for row in made("lm", f"books, {pages} pages", f"nats at {place}", distance=place)
+            ),
+        )
+    ]
+    titles = [title for title, _ in draw_all(rows)]
+    assert titles == [
+        "lm: by part (m)",
+        "lm: gain by length of the context (m)",
+        "lm: loss by distance from the context (m)",
+    ]
+    assert "nats at" not in to_markdown(rows) and "nats at 33" in to_csv(rows)
+
+
+def test_recall_breaks_by_kind_and_the_dial_has_its_plot() -> None:
+    rows = [
+        row
+        for style, ratio in (("vist", 2.0), ("vist-7", 3.0))
+        for metric in ("exact", "exact:hex", "exact:date")
+        for row in made("recall", f"all: {style}, 4 pages", metric, ratio=ratio)
+    ]
+    rows += made("dial", "ratio 4", "perplexity", ratio=4.0)
+    titles = {title.partition(" (")[0] for title, _ in draw_all(rows)}
+    assert {"recall: against ratio", "recall: kinds of needles against ratio", "dial: the dial"} <= titles
 
 
 def test_no_plot_without_its_axis() -> None:

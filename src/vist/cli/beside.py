@@ -30,9 +30,18 @@ BesideOption = Annotated[
 def load_beside(reader: Reader, names: str | None, device: Device) -> dict[str, Reader]:
     """The methods of a list with commas, each ready to be read with.
 
-    Raises VistError for a number that is none, a folder that cannot be loaded, and a model with other tokens.
+    Raises VistError for a number that is none, a folder that cannot be loaded, a model with other tokens, and two
+    folders that tables could not tell apart.
     """
-    return {_label(name): _load(reader, name, device) for name in chosen(names)}
+    from vist.errors import VistError
+
+    found: dict[str, Reader] = {}
+    for name in chosen(names):
+        label = _label(name)
+        if label in found:
+            raise VistError(f"--beside has two methods called {label!r} in tables; rename one of the folders.")
+        found[label] = _load(reader, name, device)
+    return found
 
 
 def _label(name: str) -> str:

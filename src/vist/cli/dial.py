@@ -81,7 +81,8 @@ def dial(
     parts: dict[str, Any] = {f"ratio {ratio:g}": partial(measure.at_ratio, ratio) for ratio in wanted}
     parts |= {f"fixed: {name}": partial(measure.at_own, name) for name in others}
     setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "windows": len(found)}
-    setup |= {"contexts": count, "facts": facts, "skipped_documents": short, "style": reader.style.to_dict()}
+    setup |= {"documents": documents, "contexts": count, "facts": facts, "skipped_documents": short}
+    setup |= {"style": reader.style.to_dict()}
     named: dict[str, Any] = {"model": model, "setup": setup, "seed": seed, "limit": limit, "out": out, "json": json}
     rows = measure_parts("dial", parts, tables=dial_tables, **named)
     if plot is not None:

@@ -73,12 +73,13 @@ def lm(
     cost: Annotated[bool, typer.Option("--cost", help="Also measure FLOPs, memory, time and speed.")] = False,
     beside: BesideOption = None,
     seed: SeedOption = 0,
+    limit: LimitOption = None,
     out: OutOption = None,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = None,
 ) -> None:
     """Perplexity of the last 256 tokens under four conditions, with paired bootstrap intervals."""
-    from vist.cli.output import console, differences_table, methods_table, remark
+    from vist.cli.output import console, differences_table, methods_table, remark, say_limit
     from vist.eval.cost import costs_of
     from vist.eval.files import write_json
     from vist.eval.lm import evaluate_lm, lm_rows
@@ -91,12 +92,13 @@ def lm(
     setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "windows": windows}
     setup |= {"cost": cost, "style": reader.style.to_dict(), "beside": beside} | _dial_setup(reader)
     part = f"{', '.join(name_of(path) for path in files)}, {pages} pages"
-    ledger = Ledger(out, "lm", row_head(provenance(model), seed, documents), setup)
+    ledger = Ledger(out, "lm", row_head(provenance(model), seed, limit), setup | {"documents": documents})
     if ledger.has(part) and json is None:
         remark(f"{part}: finished by an earlier run, kept.")
         return
     texts = visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
+    found = found[:limit]
     passages = with_wrong_texts(reader, found, pages)
     others = load_beside(reader, beside, device)
     numbers = [window.document for window in found]
@@ -107,12 +109,14 @@ def lm(
         methods = [row | costs[method].to_dict() for row, method in zip(methods, result.conditions, strict=True)]
     figures = result.to_dict()
     screen = console()
+    say_limit(screen, limit)
     screen.print(methods_table(methods, result.scored))
     screen.print()
     screen.print(differences_table(figures, {method.value: method.label for method in result.conditions}))
     remark(f"{result.windows} windows of {result.documents} documents; bootstrap by {result.unit}; {_skipped(short)}.")
     if not ledger.has(part):
-        ledger.add(part, [row | {"skipped_documents": short} for row in lm_rows(methods, figures)])
+        axes = {"skipped_documents": short, "text_tokens": float(result.text_tokens.mean())}
+        ledger.add(part, [row | axes for row in (*lm_rows(methods, figures), *result.by_distance)])
     if json is not None:
         known = setup | {"seed": seed, "skipped_documents": short}
         write_json(json, provenance(model) | {"setup": known, "methods": methods, "lm": figures})
@@ -170,7 +174,12 @@ def recall(
             part = f"{kind.value}: grid, {length} pages, depth {depth:.0%}"
             parts[part] = lambda length=length, depth=depth: plan.cell(length, depth)
     setup = {"files": [str(path) for path in files], "pages": pages, "contexts": count, "facts": facts}
-    setup |= {"kinds": list(plan.kinds), "style": reader.style.to_dict(), "beside": beside} | _dial_setup(reader)
+    setup |= {
+        "documents": documents,
+        "kinds": list(plan.kinds),
+        "style": reader.style.to_dict(),
+        "beside": beside,
+    } | _dial_setup(reader)
     measure_parts(
         "recall",
         parts,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vist.cli.beside import BesideOption, load_beside
 from vist.cli.inputs import DEFAULT_MODEL, load_reader
 from vist.cli.options import Device, DeviceOption, JsonOption, ModelOption
 from vist.cli.parts import (
@@ -54,6 +55,7 @@ def icl(
     strategy: Annotated[
         OnPages, typer.Option("--strategy", help="Demonstrations on pages: a blank line after each, ..., or all four.")
     ] = OnPages.BLANK,
+    beside: BesideOption = None,
     resamples: ResamplesOption = 10_000,
     limit: LimitOption = None,
     out: OutOption = None,
@@ -79,11 +81,12 @@ def icl(
             remark(f"{name}: its licence allows research and other non-commercial use only.")
     there = folders | (find_sets(data, ()) if not all(map(is_hub, folders)) else {})
     setup = {key: getattr(config, key) for key in config.__dataclass_fields__}
-    setup |= {"strategy": strategy.value, "data": str(data)}
+    setup |= {"strategy": strategy.value, "data": str(data), "beside": beside}
+    others = load_beside(reader, beside, device)
     parts = {}
     for name, kind in product(folders, list(Strategy) if strategy is OnPages.ALL else [Strategy(strategy.value)]):
         part = name if strategy is OnPages.BLANK else f"{name}, {kind.value}"
-        parts[part] = partial(_measure, reader, there, name, replace(config, strategy=kind))
+        parts[part] = partial(_measure, reader, there, name, replace(config, strategy=kind), others)
     measure_parts(
         "icl",
         parts,
@@ -97,7 +100,9 @@ def icl(
     )
 
 
-def _measure(reader: Reader, there: dict[str, Path], name: str, config: IclConfig) -> list[dict[str, Any]]:
+def _measure(
+    reader: Reader, there: dict[str, Path], name: str, config: IclConfig, others: dict[str, Reader]
+) -> list[dict[str, Any]]:
     """One set; the wrong pages come from the set before it that can be read."""
     from vist.cli.output import remark
     from vist.errors import VistError
@@ -112,7 +117,7 @@ def _measure(reader: Reader, there: dict[str, Path], name: str, config: IclConfi
             break
         except VistError:  # that set's own part says what is wrong with it
             continue
-    rows = evaluate_icl(reader, source, other, config)
+    rows = evaluate_icl(reader, source, other, config, others)
     if rows[0]["long_questions"]:
         remark(f"{name}: {rows[0]['long_questions']} questions were cut from the left to half of the window.")
     return rows

@@ -22,6 +22,12 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 140, highlight=False, soft_wrap=False)
 
 
+def say_limit(screen: Console, limit: int | None) -> None:
+    """Say above a table that it is a quick look."""
+    if limit is not None:
+        screen.print(f"LIMITED: at most {limit} examples of each part (--limit {limit}); not a result.")
+
+
 def remark(message: str) -> None:
     """A line for the person, on standard error, so that standard output holds results only."""
     print(message, file=sys.stderr, flush=True)

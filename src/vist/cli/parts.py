@@ -50,7 +50,7 @@ def measure_parts(
     tables from the rows (None: a line for each part and metric).
     Raises what `run_parts` raises.
     """
-    from vist.cli.output import console, remark, rows_tables
+    from vist.cli.output import console, remark, rows_tables, say_limit
     from vist.eval.files import write_json
     from vist.eval.provenance import provenance
     from vist.eval.records import Ledger, run_parts
@@ -63,8 +63,7 @@ def measure_parts(
     finally:
         if ledger.rows:
             screen = console()
-            if limit is not None:
-                screen.print(f"LIMITED: at most {limit} examples of each part (--limit {limit}); not a result.")
+            say_limit(screen, limit)
             shown = [row for row in ledger.rows if metrics is None or row["metric"] in metrics]
             for number, table in enumerate((tables or rows_tables)(shown)):
                 if number:

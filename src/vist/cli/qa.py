@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vist.cli.beside import BesideOption, load_beside
 from vist.cli.inputs import DEFAULT_MODEL, load_reader
 from vist.cli.options import BatchOption, Device, DeviceOption, JsonOption, ModelOption, SeedOption
 from vist.cli.parts import DataOption, LimitOption, OutOption, ResamplesOption, measure_parts
@@ -42,6 +43,7 @@ def qa(
     shots: Annotated[int, typer.Option("--shots", min=0, help="Worked questions before the one that is asked.")] = 2,
     examples: Annotated[int, typer.Option("--examples", min=2, help="Questions that are asked.")] = 500,
     batch_size: BatchOption = 8,
+    beside: BesideOption = None,
     resamples: ResamplesOption = 10_000,
     seed: SeedOption = 42,
     limit: LimitOption = None,
@@ -60,19 +62,20 @@ def qa(
     read = _read(file, passages or [data / "qa" / "passages.parquet"], split, count, shots, seed)
     found = read.rank(encoder_passages + decoder_passages)
     reader = load_reader(model, device)
+    others = load_beside(reader, beside, device)
     wanted = [Allocation(allocation.value)] if allocation is not Allocate.BOTH else list(Allocation)
     parts: dict[str, Any] = {}
     for kind in wanted:
         config = QaConfig(encoder_passages, decoder_passages, kind, shots, batch_size, resamples, seed)
         name = f"k_e {encoder_passages}, k_d {decoder_passages}, {kind.value}"
-        parts[name] = partial(evaluate_qa, reader, read.asked, found, read.worked, config)
+        parts[name] = partial(evaluate_qa, reader, read.asked, found, read.worked, config, others)
     setup: dict[str, Any] = {
         "data": str(data),
         "questions": str(file),
         "passages": [str(path) for path in passages or []],
     }
     setup |= {"split": split, "collection": len(read.collection), "asked": len(read.asked), "shots": shots}
-    setup |= {"style": reader.style.to_dict()}
+    setup |= {"style": reader.style.to_dict(), "beside": beside}
     measure_parts("qa", parts, model=model, setup=setup, seed=seed, limit=limit, out=out, json=json)
 
 

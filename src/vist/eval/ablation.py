@@ -186,7 +186,7 @@ def measure_variant(
 def _train(
     start: Start, variant: Variant, config: AblationConfig, data: Path, out: Path, until: float
 ) -> VistForConditionalGeneration:
-    what = asdict(variant) | {"name": "", "start": start.source}
+    what = asdict(variant) | {"name": "", "start": start.source, "data": str(data)}
     what |= {"mix": asdict(config.mix), "all": asdict(config.shape), "stage": asdict(config.stage), "seed": config.seed}
     folder = out / "runs" / setup_digest(what)
     model = build_variant(start, variant, config.seed)
@@ -212,6 +212,8 @@ def _train(
         if deadline.passed:
             raise VistError(f"The time was up while {variant.name!r} was trained; run again to go on.")
         write_final(folder, model.save_pretrained)
+        for checkpoint in folder.glob("checkpoint-*"):  # nothing goes on from here; a hundred megabytes each
+            shutil.rmtree(checkpoint)
     finished = type(model).from_pretrained(folder / "final")
     assert isinstance(finished, VistForConditionalGeneration)
     return finished

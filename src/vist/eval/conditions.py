@@ -11,7 +11,7 @@ Decisions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -60,6 +60,13 @@ class OtherMethod:
 
 
 Method = Condition | OtherMethod
+CONTROLS = (("visual", "none"), ("visual", "wrong"), ("visual", "full"))
+
+
+def pairs_with(others: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The differences that are reported: visual against its controls, and each other method against none and visual."""
+    names = list(others)
+    return (*CONTROLS, *((name, "none") for name in names), *(("visual", name) for name in names))
 
 
 @dataclass(frozen=True)

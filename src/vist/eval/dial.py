@@ -130,7 +130,8 @@ class DialMeasure:
 
 def _kept(reader: Reader) -> Reader:
     """The reader with a cache for the features of its pages. Raises VistError for a model that reads no pages."""
-    return replace(reader, cache=FeatureCache(reader.vision_tower, drop_blank=reader.model.config.vision_drop_blank))
+    tower = reader.tower("The dial")
+    return replace(reader, cache=FeatureCache(tower, drop_blank=reader.model.config.vision_drop_blank))
 
 
 def _perplexity(row: Row) -> Row:

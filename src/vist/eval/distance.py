@@ -51,6 +51,7 @@ def information(importance: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def visual_means(reader: Reader, texts: Sequence[str]) -> Tensor:
     """Mean CLS output of each text's pages in the LLM's width, (B,D)."""
+    reader.tower("Semantic distance")
     parts = [reader.encode_pages(reader.page_inputs([text])).cls for text in texts]
     means = torch.cat(parts)
     projection = reader.model.pve_projection

@@ -13,33 +13,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from vist.eval.plots import COLORS, both_themes
+from vist.eval.modelling_figures import MODELLING_PLOTS, gain_by_length
+from vist.eval.plots import COLORS, OTHERS, Themes, both_themes, color_of, dial_plot, finish
 from vist.eval.scores import Row
 from vist.eval.tables import grouped, is_share
 
-_OTHERS = ("#8a5fb0", "#b5473c", "#4d7c3a", "#8c6d31", "#5b6b8c")
 _DEEPSEEK = ((10.0, 0.03), (20.0, 0.40))
-Themes = dict[str, str]
 
 
 def draw_all(rows: Sequence[Row]) -> list[tuple[str, Themes]]:
     """Every plot that these rows allow, with its title."""
     drawn: list[tuple[str, Themes]] = []
     for (task, model), chosen in grouped(rows).items():
-        absolute = [row for row in chosen if row.get("minus") is None and row["value"] is not None]
-        for name, draw in _PLOTS:
-            plot = draw(absolute, task)
+        known = [row for row in chosen if row["value"] is not None]
+        absolute = [row for row in known if row.get("minus") is None]
+        for name, draw in (*_PLOTS, *MODELLING_PLOTS):
+            plot = draw(known if draw is gain_by_length else absolute, task)
             if plot is not None:
                 drawn.append((f"{task}: {name} ({model})", plot))
     return drawn
-
-
-def _color(method: str, number: int = 0) -> str:
-    return COLORS.get(method, _OTHERS[number % len(_OTHERS)])
 
 
 def _by_part(rows: list[Row], task: str) -> Themes | None:
@@ -64,12 +59,19 @@ def _by_part(rows: list[Row], task: str) -> Themes | None:
             ]
             label = own[0].get("label") or method
             axes.errorbar(
-                values, places, xerr=errors, fmt="o", color=_color(method, number), capsize=2, markersize=4, label=label
+                values,
+                places,
+                xerr=errors,
+                fmt="o",
+                color=color_of(method, number),
+                capsize=2,
+                markersize=4,
+                label=label,
             )
         axes.set_yticks(range(len(parts)), [str(part) for part in parts], fontsize=8)
         axes.set_ylim(len(parts) - 0.5, -0.5)
         axes.set_xlabel(metric)
-        _finish(figure, axes, metric, axis="x", legend=len(methods) > 1)
+        finish(figure, axes, is_share(metric), axis="x", legend=len(methods) > 1)
 
     return both_themes(draw, (7.6, 1.6 + 0.34 * len(parts)))
 
@@ -87,13 +89,18 @@ def _against_ratio(rows: list[Row], task: str) -> Themes | None:
     if len({round(row["ratio"], 3) for row in chosen}) < 2:
         return None
     chosen.sort(key=lambda row: row["ratio"])
+    series = {str(row["part"]).partition(":")[0] if task == "recall" else "" for row in chosen}
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        ratios, values = [row["ratio"] for row in chosen], [row["value"] for row in chosen]
-        lows, highs = ([_or(row[key], row["value"]) for row in chosen] for key in ("low", "high"))
-        axes.plot(ratios, values, "o-" if task != "icl" else "o", color=COLORS["visual"], label="visual context")
-        axes.vlines(ratios, lows, highs, color=COLORS["visual"], linewidth=1)
+        for number, name in enumerate(sorted(series)):
+            own = [row for row in chosen if not name or str(row["part"]).startswith(f"{name}:")]
+            ratios, values = [row["ratio"] for row in own], [row["value"] for row in own]
+            lows, highs = ([_or(row[key], row["value"]) for row in own] for key in ("low", "high"))
+            color = COLORS["visual"] if number == 0 else color_of(name, number)
+            label = f"visual context, {name}" if name else "visual context"
+            axes.plot(ratios, values, "o-" if task in ("readback", "recall") else "o", color=color, label=label)
+            axes.vlines(ratios, lows, highs, color=color, linewidth=1)
         for row in chosen:
             axes.annotate(
                 str(row["part"]), (row["ratio"], row["value"]), (4, 4), textcoords="offset points", fontsize=7
@@ -102,9 +109,41 @@ def _against_ratio(rows: list[Row], task: str) -> Themes | None:
             axes.plot(*zip(*_DEEPSEEK, strict=True), "x", color=COLORS["none"], label="DeepSeek-OCR, as published")
         axes.set_xlabel("text tokens per visual token")
         axes.set_ylabel(metric)
-        _finish(figure, axes, metric, axis="y")
+        finish(figure, axes, is_share(metric), axis="y")
 
     return both_themes(draw, (6.4, 3.8))
+
+
+def _by_kind(rows: list[Row], task: str) -> Themes | None:
+    """Exact recall of every kind of needle against the ratio: where which kind breaks."""
+    chosen = [row for row in rows if task == "recall" and row["metric"].startswith("exact:") and row.get("ratio")]
+    chosen = sorted((row for row in chosen if row["method"] == "visual"), key=lambda row: row["ratio"])
+    kinds = list(dict.fromkeys(row["metric"].partition(":")[2] for row in chosen))
+    if len({round(row["ratio"], 3) for row in chosen}) < 2:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panels = list(figure.subplots(-(-len(kinds) // 4), 4, sharex=True, sharey=True, squeeze=False).flat)
+        for kind, axes in zip(kinds, panels, strict=False):
+            own = [row for row in chosen if row["metric"] == f"exact:{kind}"]
+            ratios = [row["ratio"] for row in own]
+            axes.plot(ratios, [row["value"] for row in own], "o-", markersize=4, color=COLORS["visual"])
+            lows, highs = ([_or(row[key], row["value"]) for row in own] for key in ("low", "high"))
+            axes.fill_between(ratios, lows, highs, color=COLORS["visual"], alpha=0.15, linewidth=0)
+            axes.set_title(kind, fontsize=9, loc="left")
+            axes.set_ylim(-0.03, 1.03)
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+            axes.grid(alpha=0.25)
+        for axes in panels[len(kinds) :]:
+            axes.set_axis_off()
+        figure.supxlabel("text tokens per visual token", fontsize=9)
+
+    return both_themes(draw, (8.4, 0.6 + 1.6 * -(-len(kinds) // 4)))
+
+
+def _dial(rows: list[Row], task: str) -> Themes | None:
+    """Perplexity and exact recall of one checkpoint at many ratios."""
+    return dial_plot(rows) if task == "dial" and rows else None
 
 
 def _heat_map(rows: list[Row], task: str) -> Themes | None:
@@ -150,9 +189,9 @@ def _distance_curves(rows: list[Row], task: str) -> Themes | None:
                     own = [row for row in rows if row["part"] == part and row.get("order") == order]
                     own = [row for row in own if row["metric"].startswith(f"{metric}:") and row["method"] == method]
                     rates, values = [row["rate"] for row in own], [row["value"] for row in own]
-                    axes.plot(rates, values, "o-", markersize=3, color=_OTHERS[number], label=f"{order} tokens first")
+                    axes.plot(rates, values, "o-", markersize=3, color=OTHERS[number], label=f"{order} tokens first")
                     lows, highs = ([_or(row[key], row["value"]) for row in own] for key in ("low", "high"))
-                    axes.fill_between(rates, lows, highs, color=_OTHERS[number], alpha=0.15, linewidth=0)
+                    axes.fill_between(rates, lows, highs, color=OTHERS[number], alpha=0.15, linewidth=0)
                     axes.xaxis.set_major_formatter(PercentFormatter(1))
                     axes.grid(alpha=0.25)
             left.set_ylabel(f"{part}\ncosine distance", fontsize=8)
@@ -166,50 +205,11 @@ def _distance_curves(rows: list[Row], task: str) -> Themes | None:
     return both_themes(draw, (8.4, 0.9 + 2.3 * len(parts)))
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Numbers of the (cost, loss) points that no other point beats in both, cheapest first."""
-    front: list[int] = []
-    for number in sorted(range(len(points)), key=lambda place: points[place]):
-        if not front or points[number][1] < points[front[-1]][1]:
-            front.append(number)
-    return front
-
-
-def _cost_quality(rows: list[Row], task: str) -> Themes | None:
-    """Perplexity against FLOPs over methods, with the Pareto front."""
-    chosen = [row for row in rows if row["metric"] == "perplexity" and row.get("flops") and row["method"] != "wrong"]
-    if len(chosen) < 2:
-        return None
-    front = [chosen[number] for number in pareto([(row["flops"], row["value"]) for row in chosen])]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        axes.plot([row["flops"] / 1e9 for row in front], [row["value"] for row in front], color=COLORS["none"])
-        for row in chosen:
-            axes.plot(row["flops"] / 1e9, row["value"], "o", color=_color(row["method"]))
-            name = f"{row.get('label') or row['method']}, {row['part']}"
-            axes.annotate(name, (row["flops"] / 1e9, row["value"]), (5, 4), textcoords="offset points", fontsize=8)
-        axes.set_xlabel("GFLOPs to read one window")
-        axes.set_ylabel("perplexity")
-        _finish(figure, axes, "perplexity", axis="y", legend=False)
-
-    return both_themes(draw, (6.4, 3.8))
-
-
-def _finish(figure: Figure, axes: Axes, metric: str, axis: str, legend: bool = True) -> None:
-    if is_share(metric):
-        (axes.xaxis if axis == "x" else axes.yaxis).set_major_formatter(PercentFormatter(1))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(axis=axis, alpha=0.25)  # type: ignore[arg-type]
-    if legend:
-        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-
-
 _PLOTS: tuple[tuple[str, Callable[[list[Row], str], Themes | None]], ...] = (
     ("by part", _by_part),
     ("against ratio", _against_ratio),
+    ("kinds of needles against ratio", _by_kind),
+    ("the dial", _dial),
     ("recall by depth and length", _heat_map),
     ("masking against distance", _distance_curves),
-    ("cost against quality", _cost_quality),
 )

@@ -16,6 +16,8 @@ Decisions
 - The controls are the same class with another `condition`: "none" drops the distant part, "wrong" shows pages of a
   packaged book instead, "full" keeps it as text as far as it fits.
 - Blanks at the end of a context belong to its continuation, and the two are tokenized together: the harness's rule.
+- The start token is put before the ids, never before the text, as everywhere in this project: a tokenizer given
+  "<s>text" as one string may split it otherwise. `vist-nano`'s does not, so its figures are the same either way.
 - A rolling likelihood scores half of `near_tokens` at a time, after the other half as text and all before it as pages.
 - B batch, T text tokens, M visual tokens.
 """
@@ -161,8 +163,8 @@ class VistLM(LM):
     def _pair(self, context: str, continuation: str) -> _Row:
         stripped = context.rstrip()
         distant, near = self.split(stripped)
-        before = self.reader.ids(near)
-        whole = self.reader.ids(near + context[len(stripped) :] + continuation)
+        tokens = self.reader.following if distant else self.reader.ids
+        before, whole = tokens(near), tokens(near + context[len(stripped) :] + continuation)
         return self._row(distant, whole, max(1, len(whole) - len(before)))
 
     def _row(self, distant: str, near: Sequence[int], scored: int = 0, reserve: int = 0) -> _Row:
@@ -230,12 +232,12 @@ class VistLM(LM):
         rows = []
         for context in contexts:
             distant, near = self.split(context)
-            rows.append(self._row(distant, self.reader.ids(near), reserve=tokens))
+            ids = self.reader.following(near) if distant else self.reader.ids(near)
+            rows.append(self._row(distant, ids, reserve=tokens))
         inputs = self._inputs(rows)
         output = self.reader.model.generate(**inputs, max_new_tokens=tokens, num_beams=1, **options)
         new = output[:, inputs["input_ids"].shape[1] :]
-        texts = self.reader.tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [_until(text, stops) for text in texts]
+        return [_until(text, stops) for text in self.reader.written(new.tolist())]
 
     def _inputs(self, rows: Sequence[_Row]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` (B,T) and, where any row has pages, `cross_states` (B,M,D), `cross_mask`.

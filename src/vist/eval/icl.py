@@ -10,6 +10,8 @@ Decisions
   together, with those of the other seeds at the same place, so intervals hold for new demonstrations too.
 - The four ways to choose a label have CEPE's names: `nll_acc` by likelihood, `nll_acc_norm` by likelihood per token,
   `nll_acc_calibrated` after subtracting what the label gets with no prompt at all, and `nll_acc_calibrated_norm`.
+- Other methods stand beside the conditions with the same n_d as text: those that draw pages read the same pages, those
+  that read text the same demonstrations, a blank line after each.
 - What does not fit the LLM is cut from the left: first the oldest demonstrations, then the start of a question that
   alone fills more than half of the window. Both are counted and reported.
 - Q questions, L labels, M visual tokens.
@@ -24,9 +26,10 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from vist.errors import VistError
-from vist.eval.conditions import Condition
+from vist.eval.conditions import Condition, Method, OtherMethod, pairs_with
 from vist.eval.labelled import Example, LabelledSet, draw_demonstrations, pick_test_examples
 from vist.eval.likelihood import continuation_scores
 from vist.eval.reader import Reader
@@ -79,12 +82,12 @@ class IclConfig:
 
 @dataclass
 class _Tally:
-    """What is gathered over all draws: hits (condition, choice) -> list, groups, and what was cut or shown."""
+    """What is gathered over all draws: hits (method, choice) -> list, groups, and what was cut or shown."""
 
-    hits: dict[tuple[Condition, str], list[float]]
+    hits: dict[tuple[Method, str], list[float]]
     groups: list[int]
-    cut: dict[Condition, int]
-    tokens: dict[Condition, list[int]]
+    cut: dict[Method, int]
+    tokens: dict[Method, list[int]]
     long_questions: int = 0
 
 
@@ -99,29 +102,50 @@ def draw_pages(reader: Reader, demonstrations: Sequence[str], strategy: Strategy
     return [render(("\n\n" if strategy is Strategy.BLANK else "\n").join(lines), style)]
 
 
-def evaluate_icl(reader: Reader, source: LabelledSet, other: LabelledSet | None, config: IclConfig) -> list[Row]:
-    """Accuracy of one set under the four conditions, by each way to choose a label.
+def evaluate_icl(
+    reader: Reader,
+    source: LabelledSet,
+    other: LabelledSet | None,
+    config: IclConfig,
+    beside: Mapping[str, Reader] | None = None,
+) -> list[Row]:
+    """Accuracy of one set under the four conditions and of the methods `beside`, by each way to choose a label.
 
     `other` gives the wrong pages; without it they hold demonstrations of the same set whose labels are wrong.
-    Raises VistError for more demonstrations than there are, or a question that leaves no room in the LLM's window.
+    Raises VistError for more demonstrations than there are, a question that leaves no room in the LLM's window, and a
+    method that cannot go on from a cache.
     """
+    others = {OtherMethod(name): _cached(name, own) for name, own in (beside or {}).items()}
+    methods: list[Method] = [*Condition, *others]
     examples = pick_test_examples(source, config.examples)
-    labels = [reader.ids(f" {label}") for label in source.labels]
+    labels = [reader.following(f" {label}") for label in source.labels]
     lengths = np.array([len(label) for label in labels])
-    unprompted = continuation_scores(reader, [], [[]], labels)[0]
-    tally = _Tally({}, [], dict.fromkeys(Condition, 0), {condition: [] for condition in Condition})
+    unprompted = {method: continuation_scores(own, [], [[]], labels)[0] for method, own in others.items()}
+    plain = continuation_scores(_cached("the model", reader), [], [[]], labels)[0]
+    tally = _Tally({}, [], dict.fromkeys(methods, 0), {method: [] for method in methods})
     for seed in config.seeds:
         for group, start in enumerate(range(0, len(examples), config.per_draw)):
             batch = examples[start : start + config.per_draw]
             rng = np.random.default_rng((seed, group))
-            for condition, scores in _score(reader, source, other, batch, labels, config, rng, tally).items():
-                for choice, chosen in choose(scores, lengths, unprompted).items():
+            found = _score(reader, source, other, batch, labels, config, rng, tally, others)
+            for method, scores in found.items():
+                for choice, chosen in choose(scores, lengths, unprompted.get(method, plain)).items():
                     right = [
                         source.labels[place] == example.label for place, example in zip(chosen, batch, strict=True)
                     ]
-                    tally.hits.setdefault((condition, choice), []).extend(map(float, right))
+                    tally.hits.setdefault((method, choice), []).extend(map(float, right))
             tally.groups += [group] * len(batch)
     return _rows(source, config, tally)
+
+
+def _cached(name: str, reader: Reader) -> Reader:
+    """The reader of a method. Raises VistError for one that reads every continuation from the start."""
+    if not isinstance(reader.model, PreTrainedModel):
+        raise VistError(
+            f"In-context learning reads labels after a cache, which {name!r} does not keep; it takes VIST models and "
+            "trained models with a text context."
+        )
+    return reader
 
 
 def choose(scores: np.ndarray, lengths: np.ndarray, unprompted: np.ndarray) -> dict[str, np.ndarray]:
@@ -140,8 +164,9 @@ def _score(
     config: IclConfig,
     rng: np.random.Generator,
     tally: _Tally,
-) -> dict[Condition, np.ndarray]:
-    """Log-likelihoods (Q,L) of one draw of demonstrations under each condition."""
+    others: Mapping[OtherMethod, Reader],
+) -> dict[Method, np.ndarray]:
+    """Log-likelihoods (Q,L) of one draw of demonstrations under each condition and of each other method."""
     drawn = draw_demonstrations(source, config.encoder_shots + config.decoder_shots, rng)
     shown = [source.demonstration(example) for example in drawn]
     distant, near = shown[: config.encoder_shots], shown[config.encoder_shots :]
@@ -149,17 +174,16 @@ def _score(
     window = reader.context_limit - 1 - max(len(label) for label in labels)
     questions = []
     for example in batch:
-        ids = reader.ids(source.query(example.text))
+        ids = reader.following(source.query(example.text))
         tally.long_questions += len(ids) > window // 2
         questions.append(ids[-(window // 2) :])
     room = window - max(len(ids) for ids in questions)
-    scores = {}
+    scores: dict[Method, np.ndarray] = {}
     for condition in Condition:
         visual: Mapping[str, Tensor] | None = None
         text = [*distant, *near] if condition is Condition.FULL else near
         if condition.has_pages:
-            pages = draw_pages(reader, wrong if condition is Condition.WRONG else distant, config.strategy)
-            visual, used = reader.read_pages([pages])
+            visual, used = _context(reader, wrong if condition is Condition.WRONG else distant, config.strategy)
             tally.tokens[condition].append(used[0])
         prefix = reader.ids("".join(demonstration + BETWEEN for demonstration in text))
         if condition is Condition.FULL:
@@ -167,7 +191,20 @@ def _score(
             tally.tokens[condition].append(min(len(prefix), room) - min(len(without), room))
         tally.cut[condition] += max(0, len(prefix) - room)
         scores[condition] = continuation_scores(reader, prefix[max(0, len(prefix) - room) :], questions, labels, visual)
+    prefix = reader.ids("".join(demonstration + BETWEEN for demonstration in near))
+    for method, own in others.items():
+        context, used = _context(own, distant, config.strategy)
+        tally.tokens[method].append(used[0])
+        tally.cut[method] += max(0, len(prefix) - room)
+        scores[method] = continuation_scores(own, prefix[max(0, len(prefix) - room) :], questions, labels, context)
     return scores
+
+
+def _context(reader: Reader, demonstrations: Sequence[str], strategy: Strategy) -> tuple[dict[str, Tensor], list[int]]:
+    """What a model makes of demonstrations: of their pages, or of their text where it reads text."""
+    if reader.reads_pages:
+        return reader.read_pages([draw_pages(reader, demonstrations, strategy)])
+    return reader.read_texts([BETWEEN.join(demonstrations)])
 
 
 def _wrong(
@@ -183,16 +220,18 @@ def _wrong(
 def _rows(source: LabelledSet, config: IclConfig, tally: _Tally) -> list[Row]:
     rows: list[Row] = []
     text_tokens = float(np.mean(tally.tokens[Condition.FULL]) + tally.cut[Condition.FULL] / _draws(tally))
+    methods = {method.value: method for method in tally.tokens}
+    pairs = pairs_with(name for name, method in methods.items() if isinstance(method, OtherMethod))
     for choice in CHOICES:
-        values = {condition.value: tally.hits[condition, choice] for condition in Condition}
-        rows += score_rows(choice, values, groups=tally.groups, resamples=config.resamples)
+        values = {name: tally.hits[method, choice] for name, method in methods.items()}
+        rows += score_rows(choice, values, groups=tally.groups, pairs=pairs, resamples=config.resamples)
     for row in rows:
-        condition = Condition(row["method"])
-        carried: Any = float(np.mean(tally.tokens[condition] or [0]))
+        method = methods[row["method"]]
+        carried: Any = float(np.mean(tally.tokens[method] or [0]))
         row |= {
             "context_tokens": carried,
-            "ratio": text_tokens / carried if condition.has_pages and carried else None,
-            "dropped_tokens": tally.cut[condition] / _draws(tally),
+            "ratio": text_tokens / carried if carried and method is not Condition.FULL else None,
+            "dropped_tokens": tally.cut[method] / _draws(tally),
             "long_questions": tally.long_questions,
             "labels": len(source.labels),
         }

@@ -61,6 +61,7 @@ def count_tokens(
     reader: Reader, text: str, tokens_of: Callable[[str], int], max_pages: int | None = None
 ) -> dict[str, np.ndarray]:
     """For each page of a text its `text` tokens, `visual` tokens, `characters` and those `lost`, (P,) each."""
+    reader.tower("Counting visual tokens page by page")
     pages = reader.draw(text)
     if max_pages is not None:
         pages = pages[:max_pages]

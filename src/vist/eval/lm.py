@@ -6,6 +6,8 @@ Decisions
 - Scored are the last `SCORED` tokens of the proximal text (paper: perplexity of the last 256 tokens), the same tokens
   in every condition; the start token before them lets the very first one be scored.
 - Losses are in nats per token. Differences are paired by window; perplexity is exp of the mean loss.
+- Losses are also given by distance from the context, in `STRETCHES` equal stretches of the scored tokens: what pages
+  add should be worth most to the text right after them.
 - The share of the full text's gain that the pages keep is (none - visual) / (none - full), with the interval of the
   resampled ratio.
 - B batch, T text tokens, S scored tokens, V vocabulary, M visual tokens.
@@ -13,9 +15,10 @@ Decisions
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,12 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from vist.eval.bootstrap import RESAMPLES, Interval, interval, resampled_means, resampling_unit
-from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs, pairs_with
 from vist.eval.reader import Reader
+from vist.eval.scores import BY_DISTANCE, Row, score_rows
 
 SCORED = 256
+STRETCHES = 8
 DIFFERENCES = (
     (Condition.VISUAL, Condition.NONE),
     (Condition.VISUAL, Condition.WRONG),
@@ -41,12 +46,13 @@ class ConditionLoss:
     """One condition over all windows.
 
     `loss` (windows,) nats per scored token; `context_tokens` and `dropped_tokens` (windows,): tokens of the context
-    that the LLM carries (text or visual) and text tokens that did not fit.
+    that the LLM carries (text or visual) and text tokens that did not fit; `nats` (windows, scored) of each token.
     """
 
     loss: np.ndarray
     context_tokens: np.ndarray
     dropped_tokens: np.ndarray
+    nats: np.ndarray | None = None
 
     @property
     def perplexity(self) -> float:
@@ -58,7 +64,8 @@ class ConditionLoss:
 class LanguageModelling:
     """The result: losses by condition, what was read, and the intervals.
 
-    `unit` is what the bootstrap resampled; `text_tokens` (windows,) are the tokens of the distant texts.
+    `unit` is what the bootstrap resampled; `text_tokens` (windows,) are the tokens of the distant texts; `by_distance`
+    are rows of the loss by distance from the context.
     """
 
     conditions: dict[Method, ConditionLoss]
@@ -69,6 +76,7 @@ class LanguageModelling:
     perplexities: dict[Method, Interval]
     differences: dict[tuple[Method, Method], Interval]
     share_kept: Interval
+    by_distance: tuple[Row, ...] = ()
 
     @property
     def windows(self) -> int:
@@ -135,7 +143,27 @@ def evaluate_lm(
         for method, own, condition in work:
             conditions[method] = condition_loss(own, condition, passages, scored, batch_size, progress)
     text_tokens = np.array([len(reader.ids(passage.distant)) for passage in passages])
-    return summarize(conditions, text_tokens, np.asarray(documents), scored, resamples, seed)
+    result = summarize(conditions, text_tokens, np.asarray(documents), scored, resamples, seed)
+    return replace(result, by_distance=tuple(distance_rows(conditions, documents, resamples, seed)))
+
+
+def distance_rows(
+    conditions: Mapping[Method, ConditionLoss], documents: Sequence[int], resamples: int = RESAMPLES, seed: int = 0
+) -> list[Row]:
+    """Nats per token by distance: `distance` is the first of a stretch's tokens, counted from the context's end on.
+
+    What stands between the context and the first scored token, a few tokens at most, is not counted.
+    """
+    nats = {method.value: loss.nats for method, loss in conditions.items() if loss.nats is not None}
+    scored = min(column.shape[1] for column in nats.values())
+    borders = np.linspace(0, scored, min(STRETCHES, scored) + 1).round().astype(int).tolist()
+    pairs = pairs_with(method.value for method in conditions if isinstance(method, OtherMethod))
+    rows: list[Row] = []
+    for start, stop in itertools.pairwise(borders):
+        values = {name: column[:, start:stop].mean(1) for name, column in nats.items()}
+        axes: dict[str, Any] = {"distance": start + 1, "pairs": pairs, "groups": list(documents)}
+        rows += score_rows(f"{BY_DISTANCE} {start + 1}", values, resamples=resamples, seed=seed, **axes)
+    return rows
 
 
 def lm_rows(methods: Sequence[dict[str, Any]], figures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -163,7 +191,7 @@ def condition_loss(
     progress: Any = None,
 ) -> ConditionLoss:
     """Mean loss of each passage's last `scored` tokens under one condition."""
-    losses, carried, dropped = [], [], []
+    losses, carried, dropped, tokens_lost = [], [], [], []
     for start in range(0, len(passages), batch_size):
         batch = passages[start : start + batch_size]
         inputs = build_inputs(reader, condition, batch)
@@ -177,11 +205,12 @@ def condition_loss(
             targets = tensors["input_ids"][:, -scored:]
             nats = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none")
         losses += nats.mean(1).tolist()
+        tokens_lost.append(nats.cpu().numpy())
         carried += tokens
         dropped += inputs.dropped_tokens
         if progress is not None:
             progress.update(len(batch))
-    return ConditionLoss(np.array(losses), np.array(carried), np.array(dropped))
+    return ConditionLoss(np.array(losses), np.array(carried), np.array(dropped), np.concatenate(tokens_lost))
 
 
 def summarize(

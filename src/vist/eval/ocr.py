@@ -7,13 +7,20 @@ Decisions
 - Text of 7 to 10 px is far below what Tesseract was made for, so pages are enlarged; what it makes of them at their
   own size would say more about the engine than about the page.
 - One block of text, language English, its default model.
+- One thread for each page and as many pages at once as there are cores: by itself the engine starts several threads a
+  page, which wait for each other actively and on two cores took six times as long (224 pages, 38 minutes).
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 from PIL import Image
 
 ENLARGED = 4
+_THREADS = "OMP_THREAD_LIMIT"  # of the engine, which inherits it
 _OPTIONS = "--psm 6"
 
 
@@ -35,6 +42,18 @@ def engine() -> str:
     import pytesseract
 
     return f"Tesseract {pytesseract.get_tesseract_version()}, pages enlarged {ENLARGED} times"
+
+
+def read_images(images: Sequence[Image.Image]) -> list[str]:
+    """The text that Tesseract finds on each page."""
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = before or "1"
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the work is in the engine's own processes
+            return list(pool.map(read_image, images))
+    finally:
+        if before is None:
+            del os.environ[_THREADS]
 
 
 def read_image(image: Image.Image) -> str:

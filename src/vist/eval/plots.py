@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -29,7 +29,9 @@ COSTS = (
     ("ttft_s", 1e3, "first token, ms"),
     ("tokens_per_s", 1, "tokens per second"),
 )
+OTHERS = ("#8a5fb0", "#b5473c", "#4d7c3a", "#8c6d31", "#5b6b8c")
 Rows = Sequence[dict[str, Any]]
+Themes = dict[str, str]
 
 
 def both_themes(draw: Callable[[Figure], None], size: tuple[float, float]) -> dict[str, str]:
@@ -45,6 +47,11 @@ def both_themes(draw: Callable[[Figure], None], size: tuple[float, float]) -> di
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         drawn[theme] = buffer.getvalue()
     return drawn
+
+
+def color_of(method: str, number: int = 0) -> str:
+    """A condition's colour, or that of the `number`-th other method."""
+    return COLORS.get(method, OTHERS[number % len(OTHERS)])
 
 
 def perplexity_plot(methods: Rows) -> dict[str, str]:
@@ -208,3 +215,14 @@ def _clean(axes: Axes) -> None:
 
 def _legend(figure: Figure) -> None:
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
+
+
+def finish(figure: Figure, axes: Axes, share: bool, axis: Literal["x", "y"], legend: bool = True) -> None:
+    """What every plot of rows ends with: per cent on `axis` where values are shares, a grid, a legend below."""
+    if share:
+        (axes.xaxis if axis == "x" else axes.yaxis).set_major_formatter(PercentFormatter(1))
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis=axis, alpha=0.25)
+    if legend:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)

@@ -16,7 +16,7 @@ Decisions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from vist.errors import VistError
 from vist.eval.answers import exact_match, word_f1
-from vist.eval.conditions import Condition, Passage, build_inputs
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs, pairs_with
 from vist.eval.reader import Reader
 from vist.eval.retrieval import Question, TextPassage, is_retrieved
 from vist.eval.scores import Row, score_rows
@@ -107,8 +107,11 @@ def evaluate_qa(
     found: Sequence[Sequence[TextPassage]],
     examples: Sequence[Question],
     config: QaConfig,
+    beside: Mapping[str, Reader] | None = None,
 ) -> list[Row]:
     """Exact match and F1 under the four conditions, and how often the passage with the answer was among those found.
+
+    Methods `beside` get the k_e passages in their own way, and the same text.
 
     Raises VistError for fewer than two questions: the pages of one are the wrong ones of another.
     """
@@ -116,17 +119,19 @@ def evaluate_qa(
         raise VistError(f"Question answering needs at least 2 questions, got {len(questions)}.")
     asked = [allocate(question, passages, config) for question, passages in zip(questions, found, strict=True)]
     wrong = _wrong_texts(asked)
-    answers: dict[Condition, list[str]] = {condition: [] for condition in Condition}
-    tokens: dict[Condition, list[float]] = {condition: [] for condition in Condition}
-    cut: dict[Condition, int] = dict.fromkeys(Condition, 0)
-    with tqdm(total=4 * len(asked), desc="questions", delay=2, leave=False) as progress:
-        for condition in Condition:
+    work: dict[Method, tuple[Reader, Condition]] = {condition: (reader, condition) for condition in Condition}
+    work |= {OtherMethod(name): (own, Condition.VISUAL) for name, own in (beside or {}).items()}
+    answers: dict[Method, list[str]] = {method: [] for method in work}
+    tokens: dict[Method, list[float]] = {method: [] for method in work}
+    cut: dict[Method, int] = dict.fromkeys(work, 0)
+    with tqdm(total=len(work) * len(asked), desc="questions", delay=2, leave=False) as progress:
+        for method, way in work.items():
             for start in range(0, len(asked), config.batch_size):
                 batch = slice(start, start + config.batch_size)
-                said, carried, lost = answer(reader, condition, asked[batch], wrong[batch], examples)
-                answers[condition] += said
-                tokens[condition] += carried
-                cut[condition] += lost
+                said, carried, lost = answer(*way, asked[batch], wrong[batch], examples)
+                answers[method] += said
+                tokens[method] += carried
+                cut[method] += lost
                 progress.update(len(said))
     return _rows(reader, questions, asked, found, answers, tokens, cut, config)
 
@@ -138,11 +143,11 @@ def answer(
     passages, lost, near_kept = [], 0, []
     for item, other in zip(asked, wrong, strict=True):
         near, fixed = near_text(item, examples)
-        always = reader.ids(fixed)
+        always = reader.following(fixed)
         room = reader.context_limit - 1 - NEW_TOKENS - len(always)
         if room < 0:
             raise VistError(f"The question {item.question.text[:60]!r} alone fills the window; lower --shots.")
-        kept = reader.ids(near)
+        kept = reader.following(near)
         lost += max(0, len(kept) - room)
         kept = kept[max(0, len(kept) - room) :]
         near_kept.append(len(kept))
@@ -159,8 +164,7 @@ def answer(
             carried = [float(count) for count in context.mask.sum(1).tolist()]
         output = reader.model.generate(**tensors, max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1)
     new = output[:, tensors["input_ids"].shape[1] :]
-    texts = reader.tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [first_line(text) for text in texts], carried, lost + sum(inputs.dropped_tokens)
+    return [first_line(text) for text in reader.written(new.tolist())], carried, lost + sum(inputs.dropped_tokens)
 
 
 def first_line(text: str) -> str:
@@ -184,27 +188,27 @@ def _rows(
     questions: Sequence[Question],
     asked: Sequence[Asked],
     found: Sequence[Sequence[TextPassage]],
-    answers: dict[Condition, list[str]],
-    tokens: dict[Condition, list[float]],
-    cut: dict[Condition, int],
+    answers: dict[Method, list[str]],
+    tokens: dict[Method, list[float]],
+    cut: dict[Method, int],
     config: QaConfig,
 ) -> list[Row]:
     groups = [question.passage or f"question {number}" for number, question in enumerate(questions)]
-    shared: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed}
+    methods = {method.value: method for method in answers}
+    pairs = pairs_with(name for name, method in methods.items() if isinstance(method, OtherMethod))
+    shared: dict[str, Any] = {"groups": groups, "resamples": config.resamples, "seed": config.seed, "pairs": pairs}
     rows: list[Row] = []
     for metric, score in (("exact", exact_match), ("f1", word_f1)):
         values = {
-            condition.value: [
-                score(said, question.answers) for said, question in zip(answers[condition], questions, strict=True)
-            ]
-            for condition in Condition
+            name: [score(said, question.answers) for said, question in zip(answers[method], questions, strict=True)]
+            for name, method in methods.items()
         }
         rows += score_rows(metric, values, **shared)
     text_tokens = float(np.mean([len(reader.ids(distant_text(item))) for item in asked]))
     for row in rows:
-        condition = Condition(row["method"])
-        carried = float(np.mean(tokens[condition]))
-        row |= {"context_tokens": carried, "dropped_tokens": cut[condition] / len(asked)}
-        row["ratio"] = text_tokens / carried if condition.has_pages and carried else None
+        method = methods[row["method"]]
+        carried = float(np.mean(tokens[method]))
+        row |= {"context_tokens": carried, "dropped_tokens": cut[method] / len(asked)}
+        row["ratio"] = text_tokens / carried if carried and method is not Condition.FULL else None
     hits = [is_retrieved(question, passages) for question, passages in zip(questions, found, strict=True)]
     return rows + score_rows("retrieved", {"bm25": np.array(hits, dtype=float)}, **shared)

@@ -99,10 +99,11 @@ def evaluate_readback(
                 read[condition.value] += said
                 tokens[condition.value] += carried
                 progress.update(len(said))
-    if hasattr(getattr(reader.model, "vision_tower", None), "read_logits"):
+    if reader.reads_pages and hasattr(reader.model.vision_tower, "read_logits"):
         read[ENCODER] = [text[len(page.cue) :] for text, page in zip(encoder_reads(reader, pages), pages, strict=True)]
     if with_ocr and ocr.why_not() is None:
-        read[TESSERACT] = [_after(ocr.read_image(page.pages.to_image(0)), page.cue) for page in pages]
+        texts = ocr.read_images([page.pages.to_image(0) for page in pages])
+        read[TESSERACT] = [_after(text, page.cue) for text, page in zip(texts, pages, strict=True)]
     return _rows(reader, pages, documents, read, tokens, resamples, seed)
 
 
@@ -110,10 +111,12 @@ def _write(
     reader: Reader, condition: Condition, pages: Sequence[PageText], batch: Sequence[int]
 ) -> tuple[list[str], list[float]]:
     """What is written for each page of a batch, and the context tokens it was written from."""
-    wanted = [len(reader.ids(pages[number].rest)) for number in batch]
+    wanted = [len(reader.following(pages[number].rest)) for number in batch]
     passages = [
         Passage(
-            pages[number].text, pages[(number + 1) % len(pages)].text, tuple(reader.ids(f"\n\n{pages[number].cue}"))
+            pages[number].text,
+            pages[(number + 1) % len(pages)].text,
+            tuple(reader.following(f"\n\n{pages[number].cue}")),
         )
         for number in batch
     ]
@@ -127,17 +130,13 @@ def _write(
             carried = [float(count) for count in context.mask.sum(1).tolist()]
         output = reader.model.generate(**tensors, max_new_tokens=max(wanted), do_sample=False, num_beams=1)
     new = output[:, tensors["input_ids"].shape[1] :]
-    texts = [
-        reader.tokenizer.decode(row[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for row, count in zip(new, wanted, strict=True)
-    ]
-    return texts, carried
+    return reader.written(row[:count] for row, count in zip(new.tolist(), wanted, strict=True)), carried
 
 
 @torch.inference_mode()
 def encoder_reads(reader: Reader, pages: Sequence[PageText]) -> list[str]:
     """The text that TextViT's reading head names on each page, rows joined by blanks."""
-    tower, read = reader.vision_tower, []
+    tower, read = reader.tower("Reading back"), []
     for page in pages:
         stacked = reader.stack_pages([[page.pages]])
         features = tower(stacked["pixel_values"][0], stacked["ink_mask"][0].flatten(1))

@@ -6,6 +6,9 @@ for a batch. Does not know conditions, metrics or reports.
 Decisions
 - A sequence starts with the tokenizer's start token; where a family has none, with its end-of-text token, so that the
   first token of a text has something before it and can be scored.
+- Some tokenizers put a blank before every text they are given (Llama 2, TinyLlama) and drop it again from what they
+  decode. In the middle of a text there is none, so what stands after other text is tokenized and decoded after a line
+  break that is then taken away. Other tokenizers, `vist-nano`'s among them, give the same either way.
 - A reader has one setting of the dial, so every measure can be taken at any ratio without knowing of it.
 - Padding is on the left, as for generation, so that the last tokens of all rows stand in one column.
 - B batch, P pages, T text tokens, H and W pixels of a page.
@@ -23,9 +26,11 @@ from torch import Tensor
 
 from vist.errors import VistError
 from vist.model.dial import Dial
+from vist.model.processing import VistProcessor
 from vist.render import Pages, PageStyle, render
 from vist.vision.feature_cache import FeatureCache
 
+_BREAK = "\n"  # a token of its own wherever it stands, in the tokenizers that need it
 PROMPT_INPUTS = ("input_ids", "attention_mask")  # all else in a batch belongs to its context
 
 
@@ -57,20 +62,6 @@ class Reader:
         return self.model.device
 
     @property
-    def vision_tower(self) -> Any:
-        """The tower that reads single pages.
-
-        Raises VistError for a model without one: a baseline that reads text, or VIST2, which reads chunks.
-        """
-        tower = getattr(self.model, "vision_tower", None)
-        if tower is None:
-            kind = getattr(self.model.config, "model_type", type(self.model).__name__)
-            raise VistError(
-                f"This measure is about single pages, and a {kind!r} model reads none; measure a VIST model."
-            )
-        return tower
-
-    @property
     def context_limit(self) -> int:
         """Tokens that the LLM can carry as text."""
         return int(self.model.config.text_config.max_position_embeddings)
@@ -86,8 +77,27 @@ class Reader:
                 return int(token)
         raise VistError("The tokenizer has neither a start nor an end token; set its bos_token.")
 
+    @property
+    def reads_pages(self) -> bool:
+        """Whether the model has a vision tower of its own to read pages with."""
+        return hasattr(self.model, "vision_tower")
+
+    def tower(self, measure: str) -> Any:
+        """The model's vision tower. Raises VistError for a model without one, naming what needs it."""
+        if not self.reads_pages:
+            raise VistError(
+                f"{measure} takes a model with a vision tower, which {self.model.config.model_type!r} models do not "
+                "have; choose a VIST model."
+            )
+        return self.model.vision_tower
+
     def restyled(self, style: str | PageStyle) -> Reader:
-        """The same model reading pages of another style. Raises VistError for a style that does not exist."""
+        """The same model reading pages of another style.
+
+        Raises VistError for a style that does not exist, and for a model whose processor draws chunks, not contexts.
+        """
+        if not isinstance(self.processor, VistProcessor):
+            raise VistError("This model draws chunks in the style that it was trained on; leave --styles out.")
         changed = type(self.processor)(self.tokenizer, style=style, max_pages=self.processor.max_pages)
         changed.frequency = self.processor.frequency
         return replace(self, processor=changed)
@@ -99,6 +109,27 @@ class Reader:
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, no special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def following(self, text: str) -> list[int]:
+        """Token ids of a text that has other text before it: of near text in every condition, of a continuation."""
+        lead = self.ids(_BREAK)
+        found = self.ids(_BREAK + text)
+        return found[len(lead) :] if self._adds_blank(lead) and found[: len(lead)] == lead else self.ids(text)
+
+    def written(self, rows: Iterable[Sequence[int]]) -> list[str]:
+        """What rows of new tokens add to the text before them, blanks at the beginning included."""
+        lead = self.ids(_BREAK)
+        lead = lead if self._adds_blank(lead) else []
+        skipped = len(self._decode(lead)) if lead else 0
+        return [self._decode([*lead, *row])[skipped:] for row in rows]
+
+    @staticmethod
+    def _adds_blank(lead: Sequence[int]) -> bool:
+        """Whether a line break alone became more than one token: the blank put before it, and itself."""
+        return len(lead) > 1
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def ids_with_places(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids of a text and the character at which each begins.
@@ -149,7 +180,15 @@ class Reader:
     @torch.inference_mode()
     def read_pages(self, drawn: Sequence[Sequence[Pages]]) -> tuple[dict[str, Tensor], list[int]]:
         """`cross_kv` and `cross_mask` of drawn pages, for the LLM, and the visual tokens in use of each sample."""
-        context = self.encode_pages(self.stack_pages(drawn))
+        return self._projected(self.stack_pages(drawn))
+
+    @torch.inference_mode()
+    def read_texts(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], list[int]]:
+        """As `read_pages`, of texts that the model's processor makes a context of in its own way."""
+        return self._projected(self.page_inputs(texts))
+
+    def _projected(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[int]]:
+        context = self.encode_pages(tensors)
         visual = {"cross_kv": self.model.project_context(context.states), "cross_mask": context.mask}
         return visual, context.mask.sum(1).tolist()
 

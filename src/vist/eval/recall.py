@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from vist.errors import VistError
 from vist.eval.bootstrap import wilson
-from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs
+from vist.eval.conditions import Condition, Method, OtherMethod, Passage, build_inputs, pairs_with
 from vist.eval.misses import Miss, classify
 from vist.eval.needles import NEEDLE_KINDS, Needle, make_needles, statements
 from vist.eval.reader import Reader
@@ -131,6 +131,8 @@ class Recall:
         measures += [(f"exact:{kind}", lambda answer: answer.exact, kind) for kind in kinds if len(kinds) > 1]
         measures += [(f"misses:{miss}", lambda answer, miss=miss: answer.miss is miss, None) for miss in Miss]
         rows: list[Row] = []
+        pairs = pairs_with(method.value for method in self.methods if isinstance(method, OtherMethod))
+        axes |= {"pages": self.pages, "pairs": pairs}
         for metric, score, kind in measures:
             inside = [kind is None or answer.fact.kind == kind for answer in first]
             values = {
@@ -138,7 +140,7 @@ class Recall:
                 for name, answers in by_condition.items()
             }
             groups = [answer.context for answer, wanted in zip(first, inside, strict=True) if wanted]
-            rows += score_rows(metric, values, groups=groups, resamples=resamples, seed=seed, pages=self.pages, **axes)
+            rows += score_rows(metric, values, groups=groups, resamples=resamples, seed=seed, **axes)
         return rows
 
     def _share(self, condition: Method, kind: str) -> dict[str, Any]:
@@ -302,9 +304,9 @@ def ask(
     """The answers to all questions of a batch of (context, context shown as wrong); `first` is its first number."""
     numbers = [first + place for place, (context, _) in enumerate(pairs) for _ in context.facts]
     asked = [(context, other, number) for context, other in pairs for number in range(len(context.facts))]
-    longest = max(len(reader.ids(f" {context.facts[number].answer}")) for context, _, number in asked)
+    longest = max(len(reader.following(f" {context.facts[number].answer}")) for context, _, number in asked)
     passages = [
-        Passage(context.text, other.text, tuple(reader.ids(f"\n\n{context.facts[number].cue}")))
+        Passage(context.text, other.text, tuple(reader.following(f"\n\n{context.facts[number].cue}")))
         for context, other, number in asked
     ]
     without_pages = Condition.NONE if condition.has_pages else condition
@@ -315,7 +317,7 @@ def ask(
             **inputs.tensors, **visual, max_new_tokens=longest + _SLACK, do_sample=False, num_beams=1
         )
     new = output[:, inputs.tensors["input_ids"].shape[1] :]
-    texts = reader.tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    texts = reader.written(new.tolist())
     return [
         Answer(
             condition,

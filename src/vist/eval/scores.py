@@ -20,11 +20,12 @@ import numpy as np
 
 from vist.errors import VistError
 from vist.eval.bootstrap import RESAMPLES, interval, resampled_means, resampling_unit, wilson
-from vist.eval.conditions import LABELS
+from vist.eval.conditions import CONTROLS, LABELS
 
 Row = dict[str, Any]
 NAMES = {condition.value: label for condition, label in LABELS.items()}
-PAIRS = (("visual", "none"), ("visual", "wrong"), ("visual", "full"))
+PAIRS = CONTROLS
+BY_DISTANCE = "nats at"  # how the metrics begin that are losses by distance: many, so plots have them and tables not
 
 
 def score_rows(

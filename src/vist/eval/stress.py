@@ -181,7 +181,7 @@ class Read(NamedTuple):
 
 def check_encoder(reader: Reader) -> Any:
     """The model's TextViT. Raises VistError for another tower, or none: there is no reading head to ask."""
-    tower = reader.vision_tower
+    tower = reader.tower("Stress")
     if not hasattr(tower, "read_logits"):
         raise VistError(
             f"The vision tower {tower.config.model_type!r} has no reading head; this measure is for text_vit models."

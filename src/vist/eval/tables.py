@@ -7,6 +7,7 @@ Decisions
 - Above a table stands what is needed to repeat it: command, commit, hardware, seed. A quick look says its limit first.
 - Where rows of several commits were allowed, every line names its own.
 - A part that was measured under several setups has a line for each, which names the setup's digest.
+- Losses by distance are for plots: tables leave them out.
 - CSV holds every row with every plain column, nothing rounded.
 """
 
@@ -17,7 +18,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from vist.eval.scores import Row
+from vist.eval.scores import BY_DISTANCE, Row
 
 SHARES = ("nll_acc", "exact", "f1", "retrieved", "cer", "wer", "characters", "saving", "lost", "kept", "misses")
 
@@ -55,6 +56,7 @@ def grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 def lines(rows: Sequence[Row], differences: bool, mark_commits: bool = False) -> tuple[list[str], list[list[str]]]:
     """Head and lines of one table: absolute figures or paired differences; both empty where there are none."""
     wanted = [row for row in rows if (row.get("minus") is not None) is differences]
+    wanted = [row for row in wanted if not row["metric"].startswith(BY_DISTANCE)]
     columns = list(dict.fromkeys(column(row) for row in wanted))
     cells: dict[tuple[str, ...], dict[str, Row]] = {}
     setups: dict[str, set[Any]] = {}
