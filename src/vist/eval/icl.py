@@ -120,8 +120,9 @@ def evaluate_icl(
     examples = pick_test_examples(source, config.examples)
     labels = [reader.following(f" {label}") for label in source.labels]
     lengths = np.array([len(label) for label in labels])
-    unprompted = {method: continuation_scores(own, [], [[]], labels)[0] for method, own in others.items()}
     plain = continuation_scores(_cached("the model", reader), [], [[]], labels)[0]
+    unprompted: dict[Method, np.ndarray] = dict.fromkeys(Condition, plain)
+    unprompted |= {method: continuation_scores(own, [], [[]], labels)[0] for method, own in others.items()}
     tally = _Tally({}, [], dict.fromkeys(methods, 0), {method: [] for method in methods})
     for seed in config.seeds:
         for group, start in enumerate(range(0, len(examples), config.per_draw)):
@@ -129,7 +130,7 @@ def evaluate_icl(
             rng = np.random.default_rng((seed, group))
             found = _score(reader, source, other, batch, labels, config, rng, tally, others)
             for method, scores in found.items():
-                for choice, chosen in choose(scores, lengths, unprompted.get(method, plain)).items():
+                for choice, chosen in choose(scores, lengths, unprompted[method]).items():
                     right = [
                         source.labels[place] == example.label for place, example in zip(chosen, batch, strict=True)
                     ]

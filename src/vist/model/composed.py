@@ -38,8 +38,9 @@ class ComposedModel(PreTrainedModel):
         Raises CheckpointError when the folder is missing or incomplete, holds another architecture, or a weight is
         missing or has the wrong shape: such a model would answer with nonsense.
         """
+        config: Any = cls.config_class
         loaded = checked_loading(
-            super().from_pretrained, cls.config_class.model_type, pretrained_model_name_or_path, *args, **kwargs
+            super().from_pretrained, config.model_type, pretrained_model_name_or_path, *args, **kwargs
         )
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_backbones()

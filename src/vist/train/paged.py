@@ -182,7 +182,7 @@ class _Samples(IterableDataset):
         except VistError as error:  # across processes an exception would lose its sentence
             yield {"error": str(error)}
 
-    def _windows(self, lane: int) -> Iterator[Window] | Iterator[EncodedWindow]:
+    def _windows(self, lane: int) -> Iterator[Window | EncodedWindow]:
         cursor = self.cursors.get(lane, Cursor())
         if self.features is not None:
             return self.features.windows(lane, cursor.windows)

@@ -59,7 +59,7 @@ def encode_on_ray(plan: EncodingPlan, stretches: list[Stretch], workers: int | N
         context.enable_progress_bars = False  # encoding.py counts the shards
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         items = [{"stretch": pickle.dumps(stretch)} for stretch in stretches]
-        work = ray.data.from_items(items, override_num_blocks=len(items))
+        work: Any = ray.data.from_items(items, override_num_blocks=len(items))
         drawn = work.map_batches(
             _draw, batch_size=1, batch_format="numpy", num_cpus=DRAW_CPUS, fn_kwargs={"plan": plan}
         )
@@ -133,7 +133,7 @@ def _session(workers: int) -> Iterator[None]:
         "object_store_memory": STORE_BYTES * (4 + workers) // 4,
         "include_dashboard": False,
     }
-    ray.init(log_to_driver=False, logging_level="ERROR", **({} if os.environ.get("RAY_ADDRESS") else own))
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if os.environ.get("RAY_ADDRESS") else own))
     try:
         yield
     finally:
