@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -27,10 +28,11 @@ def test_vectors_follow_torch_adamw() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_matrices_follow_torch_muon() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_follow_torch_muon(dtype: torch.dtype) -> None:
     start = torch.randn(8, 12)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    mine = MuonAdamW([{"params": [ours], "muon": True}], lr=0.01, weight_decay=0.1, beta2=0.98)
+    mine = MuonAdamW([{"params": [ours], "muon": True}], 0.01, weight_decay=0.1, beta2=0.98, dtype=dtype)
     reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     for step in range(5):
         for parameter, optimizer in ((ours, mine), (theirs, reference)):

@@ -1,8 +1,11 @@
 import json
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -10,8 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from vist.errors import VistError
 from vist.train import stage
-from vist.train.stage import StageConfig, bf16_is_fast, resolved_precision, run_stage
-from vist.train.trainer import AtomicTrainer
+from vist.train.precision import bf16_is_fast, resolved_precision
+from vist.train.stage import StageConfig, run_stage
+from vist.train.trainer import AtomicTrainer, TrainingStopped
 
 CONFIG = StageConfig(steps=8, batch_size=2, learning_rate=1e-2, save_every=3, workers=0)
 
@@ -34,6 +38,18 @@ def fresh() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=32, **shape))
 
 
+class TerminateAll(TrainerCallback):
+    """What a scheduler does: SIGTERM to every process of the job."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            job = [str(process.pid) for process in (*psutil.Process().children(), psutil.Process())]
+            subprocess.run(
+                ["kill", "-TERM", *job], check=True
+            )  # from outside: a parent's own SIGTERM is another matter
+            time.sleep(0.5)
+
+
 class Interrupt(TrainerCallback):
     def __init__(self, step: int):
         self.step = step
@@ -53,6 +69,16 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tenso
     model = fresh()
     run_stage(model, Numbers(), collate, CONFIG, folder, seed=1)
     return weights(model), json.loads((folder / "losses.json").read_text())
+
+
+def test_sigterm_to_the_whole_job_still_ends_with_a_checkpoint(
+    uninterrupted: tuple[torch.Tensor, list], tmp_path: Path
+) -> None:
+    config, model = replace(CONFIG, workers=1), fresh()
+    with pytest.raises(TrainingStopped, match="after step 2 of 8, with a checkpoint"):
+        run_stage(fresh(), Numbers(), collate, config, tmp_path, 1, (TerminateAll(),))
+    run_stage(model, Numbers(), collate, config, tmp_path, seed=1)
+    assert torch.equal(weights(model), uninterrupted[0])
 
 
 def test_an_interrupted_stage_continues_to_the_same_weights(

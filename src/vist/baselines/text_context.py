@@ -122,14 +122,7 @@ class TextContextForConditionalGeneration(CrossAttendingModel):
             **kwargs,
         )
         loss = None if labels is None else self.next_token_loss(output.logits, labels, num_items_in_batch)
-        return VistOutput(
-            loss=loss,
-            logits=output.logits,
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-            lm_loss=loss,
-        )
+        return VistOutput.of(output, loss=loss, lm_loss=loss)
 
 
 AutoModelForImageTextToText.register(TextContextConfig, TextContextForConditionalGeneration, exist_ok=True)

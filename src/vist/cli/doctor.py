@@ -73,7 +73,7 @@ def _hardware() -> list[Check]:
     import torch
 
     from vist.eval.provenance import machine
-    from vist.train.stage import bf16_is_fast
+    from vist.train.precision import bf16_is_fast
 
     facts = machine()
     threads = f"{facts['torch_threads']} torch threads on {facts['cores']} cores, {facts['processor']}"

@@ -90,7 +90,7 @@ def lm(
 
     reader = load_reader(model, device).dialled(Dial(ratio, visual_tokens, adaptive))
     setup = {"files": [str(path) for path in files], "pages": pages, "proximal_tokens": proximal, "windows": windows}
-    setup |= {"cost": cost, "style": reader.style.to_dict(), "beside": beside} | _dial_setup(reader)
+    setup |= {"cost": cost} | _setup_of(reader, beside)
     part = f"{', '.join(name_of(path) for path in files)}, {pages} pages"
     ledger = Ledger(out, "lm", row_head(provenance(model), seed, limit), setup | {"documents": documents})
     if ledger.has(part) and json is None:
@@ -98,10 +98,8 @@ def lm(
         return
     texts = visible(read_documents(files, documents))
     found, short = cut_windows(reader, texts, pages, proximal, windows)
-    found = found[:limit]
-    passages = with_wrong_texts(reader, found, pages)
+    passages, numbers = with_wrong_texts(reader, found[:limit], pages), [window.document for window in found[:limit]]
     others = load_beside(reader, beside, device)
-    numbers = [window.document for window in found]
     result = evaluate_lm(reader, passages, numbers, batch_size, resamples, seed, others)
     methods = [result.method_dict(method) for method in result.conditions]
     if cost:
@@ -118,13 +116,14 @@ def lm(
         axes = {"skipped_documents": short, "text_tokens": float(result.text_tokens.mean())}
         ledger.add(part, [row | axes for row in (*lm_rows(methods, figures), *result.by_distance)])
     if json is not None:
-        known = setup | {"seed": seed, "skipped_documents": short}
-        write_json(json, provenance(model) | {"setup": known, "methods": methods, "lm": figures})
+        setup |= {"seed": seed, "skipped_documents": short}
+        write_json(json, provenance(model) | {"setup": setup, "methods": methods, "lm": figures})
 
 
-def _dial_setup(reader: Reader) -> dict[str, Any]:
-    """The setting of the dial, where it is turned."""
-    return {"dial": asdict(reader.dial)} if reader.dial.turned else {}
+def _setup_of(reader: Reader, beside: str | None) -> dict[str, Any]:
+    """What is measured: the page style, the methods beside, and the setting of the dial where it is turned."""
+    dial = {"dial": asdict(reader.dial)} if reader.dial.turned else {}
+    return {"style": reader.style.to_dict(), "beside": beside, **dial}
 
 
 def recall(
@@ -174,23 +173,9 @@ def recall(
             part = f"{kind.value}: grid, {length} pages, depth {depth:.0%}"
             parts[part] = lambda length=length, depth=depth: plan.cell(length, depth)
     setup = {"files": [str(path) for path in files], "pages": pages, "contexts": count, "facts": facts}
-    setup |= {
-        "documents": documents,
-        "kinds": list(plan.kinds),
-        "style": reader.style.to_dict(),
-        "beside": beside,
-    } | _dial_setup(reader)
-    measure_parts(
-        "recall",
-        parts,
-        model=model,
-        setup=setup,
-        seed=seed,
-        limit=limit,
-        out=out,
-        json=json,
-        more=plan.summary,
-    )
+    setup |= {"documents": documents, "kinds": list(plan.kinds)} | _setup_of(reader, beside)
+    asked: dict[str, Any] = {"model": model, "setup": setup, "seed": seed, "limit": limit, "out": out, "json": json}
+    measure_parts("recall", parts, **asked, more=plan.summary)
 
 
 @dataclass

@@ -47,6 +47,12 @@ class VistOutput(ModelOutput):
     lm_loss: Tensor | None = None
     pve_loss: Tensor | None = None
 
+    @classmethod
+    def of(cls, output: Any, **losses: Any) -> VistOutput:
+        """What an LLM returned, with these losses."""
+        names = ("logits", "past_key_values", "hidden_states", "attentions")
+        return cls(**{name: getattr(output, name) for name in names}, **losses)
+
 
 class CrossAttendingModel(ComposedModel, GenerationMixin):
     """An LLM whose layers attend to a context. `context_processor` is what makes `context_inputs` of a text."""

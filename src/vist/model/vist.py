@@ -15,6 +15,7 @@ Decisions
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -183,6 +184,13 @@ class VistForConditionalGeneration(AdapterMixin, CrossAttendingModel):  # type: 
         states, mask = _compact(tokens_BPKD.flatten(1, 2), reduced.token_mask.flatten(1))
         return VisualContext(states, mask, pool_pages(reduced.cls, page_mask_BP))
 
+    def encode_given(self, given: Mapping[str, Any]) -> VisualContext | None:
+        """As ever, or from `page_features` with `page_mask`: what the tower saw of pages before."""
+        features, mask = given.get("page_features"), given.get("page_mask")
+        if given.get("pixel_values") is not None or features is None or mask is None:
+            return super().encode_given(given)
+        return self.compress_features(PageFeatures(features, mask), given["visual_tokens"], given["page_weights"])
+
     @can_return_tuple
     def forward(
         self,
@@ -221,10 +229,9 @@ class VistForConditionalGeneration(AdapterMixin, CrossAttendingModel):  # type: 
         """
         context = None
         if cross_states is None and cross_kv is None:
-            given = (pixel_values, ink_mask, visual_tokens, page_weights)
-            context = self.encode_given(dict(zip(self.context_inputs, given, strict=True)))
-            if context is None and page_features is not None and page_mask is not None:
-                context = self.compress_features(PageFeatures(page_features, page_mask), visual_tokens, page_weights)
+            pages = (pixel_values, ink_mask, visual_tokens, page_weights)
+            given = dict(zip(self.context_inputs, pages, strict=True))
+            context = self.encode_given({**given, "page_features": page_features, "page_mask": page_mask})
         if context is not None:
             cross_states, cross_mask = context.states, context.mask
         output = self.language_model(
@@ -239,13 +246,7 @@ class VistForConditionalGeneration(AdapterMixin, CrossAttendingModel):  # type: 
             **kwargs,
         )
         losses = self._losses(output.logits, labels, context, context_ids, context_keep, num_items_in_batch)
-        return VistOutput(
-            logits=output.logits,
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-            **losses,
-        )
+        return VistOutput.of(output, **losses)
 
     def _losses(
         self,

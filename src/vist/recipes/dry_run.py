@@ -27,7 +27,7 @@ from vist.model.vist import VistForConditionalGeneration
 from vist.render import render
 from vist.train.paged import Share
 from vist.train.paper import OPTIMIZER_BYTES, PaperRecipe, PaperRun, read_config
-from vist.train.stage import resolved_precision
+from vist.train.precision import resolved_precision
 from vist.train.stream import Cursor, Lane, report
 from vist.vision.encoder import num_patches, vision_config
 

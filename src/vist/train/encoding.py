@@ -40,7 +40,7 @@ from vist.train import features
 from vist.train.features import ShardPlace
 from vist.train.paged import window_pages
 from vist.train.paper import DTYPES, PaperRecipe, PaperRun
-from vist.train.stage import resolved_precision
+from vist.train.precision import resolved_precision
 from vist.train.stream import Cursor, Lane, Segment, report
 from vist.train.trainer import is_full
 from vist.vision.encoder import PageFeatures, encode, freeze, load_vision_tower

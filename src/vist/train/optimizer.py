@@ -5,8 +5,9 @@ Newton-Schulz iteration; scaled to AdamW's usual step size as in "Muon is scalab
 
 Decisions
 - Small models on few tokens learn about twice as fast by it, which is what makes `vist-nano` trainable on two cores.
-- The iteration runs in fp32, matrices of one shape together: torch's own Muon casts to bf16, which a CPU without bf16
-  units only emulates, and does not take embeddings, norms and biases.
+- Matrices of one shape go through the iteration together, in bf16 where the stage trains in bf16 and in fp32 elsewhere:
+  torch's own Muon always casts to bf16, which a CPU without bf16 units only emulates, and does not take embeddings,
+  norms and biases.
 - Embeddings, convolutions, heads over a vocabulary and vectors stay with AdamW.
 """
 
@@ -25,21 +26,30 @@ ITERATION = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
 
-def orthogonalize(matrices_XRC: Tensor) -> Tensor:
-    """Nearly orthogonal matrices with the singular vectors of the given ones, (X, R, C) -> (X, R, C)."""
+def orthogonalize(matrices_XRC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Nearly orthogonal matrices with the singular vectors of the given ones, (X, R, C) -> (X, R, C), in `dtype`."""
     a, b, c = ITERATION
     flat = matrices_XRC.mT if matrices_XRC.shape[1] > matrices_XRC.shape[2] else matrices_XRC
-    flat = flat / (flat.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    flat = (flat / (flat.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(STEPS):
         gram = flat @ flat.mT
         flat = a * flat + (b * gram + c * gram @ gram) @ flat
+    flat = flat.to(matrices_XRC.dtype)
     return flat.mT if matrices_XRC.shape[1] > matrices_XRC.shape[2] else flat
 
 
 class MuonAdamW(Optimizer):
-    """One optimizer with two kinds of parameter groups, told apart by their flag `muon`."""
+    """One optimizer with two kinds of parameter groups, told apart by their flag `muon`; `dtype` is the iteration's."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float, beta2: float):
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float,
+        beta2: float,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.dtype = dtype
         super().__init__(list(groups), {"lr": lr, "weight_decay": weight_decay, "betas": (0.9, beta2), "eps": 1e-8})
 
     @torch.no_grad()
@@ -61,7 +71,7 @@ class MuonAdamW(Optimizer):
         for parameter in parameters:
             shapes[parameter.shape].append(parameter)
         for shape, same in shapes.items():
-            directions = orthogonalize(torch.stack([self._momentum(parameter) for parameter in same]))
+            directions = orthogonalize(torch.stack([self._momentum(parameter) for parameter in same]), self.dtype)
             scale = group["lr"] * 0.2 * max(shape) ** 0.5
             for parameter, direction in zip(same, directions, strict=True):
                 parameter.sub_(direction, alpha=scale)
@@ -90,7 +100,12 @@ class MuonAdamW(Optimizer):
 
 
 def build_optimizer(
-    model: nn.Module, lr: float, weight_decay: float, beta2: float, backbone_rate: float = 1.0
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    beta2: float,
+    backbone_rate: float = 1.0,
+    dtype: torch.dtype = torch.float32,
 ) -> MuonAdamW:
     """Muon for the weights of linear layers, AdamW with weight decay for embeddings, AdamW without for vectors.
 
@@ -117,7 +132,7 @@ def build_optimizer(
         }
         for (kind, rate), parameters in groups.items()
     ]
-    return MuonAdamW(settings, lr, weight_decay, beta2)
+    return MuonAdamW(settings, lr, weight_decay, beta2, dtype)
 
 
 def _rate(name: str, backbone_rate: float) -> float:

@@ -34,6 +34,7 @@ from vist.errors import VistError
 from vist.render import Pages, PageStyle, render
 from vist.train.features import EncodedWindow, FeatureStore
 from vist.train.stream import Cursor, Lane, Segment, Window
+from vist.train.trainer import ignore_sigterm
 
 Sample = dict[str, Any]
 
@@ -223,7 +224,8 @@ class WindowBatches:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         samples = _Samples(self.share.lanes, self.segments, self.reader, dict(self.cursors), self.features)
         rows: list[Sample] = []
-        for row in DataLoader(samples, batch_size=None, num_workers=self.workers):
+        loader = DataLoader(samples, batch_size=None, num_workers=self.workers, worker_init_fn=ignore_sigterm)
+        for row in loader:
             if "error" in row:
                 raise VistError(row["error"])
             rows.append(row)

@@ -39,8 +39,9 @@ from vist.render.fonts import RENDERER_VERSION
 from vist.render.fonts import fingerprint as page_fingerprint
 from vist.train.features import FeatureStore
 from vist.train.paged import Share, WindowBatches, WindowReader, WindowShape
+from vist.train.precision import resolved_precision
 from vist.train.sources import Shard, open_shards
-from vist.train.stage import StageConfig, resolved_precision, run_stage
+from vist.train.stage import StageConfig, run_stage
 from vist.train.stream import Cursor, Lane, Segment, cut_lanes, fingerprint, report
 from vist.train.trainer import DATA, AtomicTrainer, check_space
 

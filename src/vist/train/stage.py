@@ -32,9 +32,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from vist.compress.ranks import rank, world_size
 from vist.errors import VistError
 from vist.train.optimizer import build_optimizer
+from vist.train.precision import Precision, resolved_precision
 from vist.train.trainer import AtomicTrainer, Objective, StopOnSignal, TrainingStopped
-
-Precision = Literal["auto", "fp16", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -106,24 +105,6 @@ class _LossFile(TrainerCallback):
         os.replace(part, self.path)
 
 
-def bf16_is_fast() -> bool:
-    """Whether this machine multiplies bf16 in hardware."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def resolved_precision(precision: Precision) -> Precision:
-    """The precision that this machine runs: "fp16", "bf16" or "fp32"."""
-    if precision == "fp16":
-        return "fp16" if torch.cuda.is_available() else "fp32"
-    return "bf16" if precision != "fp32" and bf16_is_fast() else "fp32"
-
-
 #: what transformers calls the recomputing of activations: the second name is that of its older versions
 _CHECKPOINTING = next(
     name for name in ("activation_checkpointing", "gradient_checkpointing") if name in TrainingArguments.__annotations__
@@ -166,7 +147,9 @@ def make_optimizer(model: nn.Module, config: StageConfig) -> Optimizer:
         return AdamW(
             trained, lr=config.learning_rate, betas=(0.9, config.beta2), eps=1e-8, weight_decay=config.weight_decay
         )
-    return build_optimizer(model, config.learning_rate, config.weight_decay, config.beta2, config.backbone_rate)
+    iteration = torch.bfloat16 if resolved_precision(config.precision) == "bf16" else torch.float32
+    numbers = (config.learning_rate, config.weight_decay, config.beta2, config.backbone_rate)
+    return build_optimizer(model, *numbers, iteration)
 
 
 def run_stage(

@@ -7,7 +7,8 @@ Decisions
   state or the new one. All ranks write, the first one renames when all have.
 - A loss that is no number stops the run before the optimizer has used it, and the batch is kept in a file: going on
   would train on nonsense, skipping would hide it.
-- SIGTERM, which schedulers send some seconds before they kill, ends the step, writes a checkpoint and leaves. Ctrl-C
+- SIGTERM, which schedulers send some seconds before they kill, ends the step, writes a checkpoint and leaves. They send
+  it to all processes of a job, so those that draw samples ignore it, or there would be none for the last step. Ctrl-C
   leaves at once.
 - What one rank meets, all ranks are told, so that none waits for one that has left.
 - With a frozen backbone a checkpoint holds what is trained (an adapter), not the backbone again.
@@ -22,6 +23,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,7 +93,12 @@ class AtomicTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         """The batches as they are: they are divided among ranks already, and nothing may run ahead of the cursors."""
-        return super().get_train_dataloader() if self.batches is None else self.batches
+        if self.batches is not None:
+            return self.batches
+        loader: Any = super().get_train_dataloader()
+        inner = getattr(loader, "base_dataloader", loader)
+        inner.worker_init_fn = partial(ignore_sigterm, then=inner.worker_init_fn)
+        return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         # Samples are random functions of their index already; in order, a batch can be planned as a whole.
@@ -213,6 +220,13 @@ class AtomicTrainer(Trainer):
             mean /= world_size()
         parts = self.args.gradient_accumulation_steps * world_size() if name.endswith("lm_loss") else 1
         return mean.item() * parts
+
+
+def ignore_sigterm(worker: int, then: Callable[[int], object] | None = None) -> None:
+    """Start of a process that draws samples: SIGTERM is its parent's business, with which it ends; `then` the rest."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if then is not None:
+        then(worker)
 
 
 class StopOnSignal(TrainerCallback):
