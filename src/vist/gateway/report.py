@@ -106,9 +106,9 @@ class Report:
 
     def sentence(self) -> str:
         """Tell the totals to a person."""
-        how = "" if self.exact else " (estimated)"
+        how, pages = "" if self.exact else " (estimated)", "1 page" if self.pages == 1 else f"{self.pages} pages"
         return (
-            f"{len(self.imaged)} of {len(self.parts)} parts became {self.pages} pages: {self.before:,} tokens before, "
+            f"{len(self.imaged)} of {len(self.parts)} parts became {pages}: {self.before:,} tokens before, "
             f"{self.after:,} after, {self.saving:.0%} saved{how}."
         )
 
