@@ -25,7 +25,7 @@ FEWER = {  # given after the task's own options, so they win
     "distance": ("--windows", "1"),
     "stress": ("--only", "blur"),
     "readback": ("--styles", "vist", "--no-ocr"),
-    "lm": ("--windows", "1", "--pages", "1"),
+    "lm": ("--windows", "1", "--pages", "1", "--proximal", "24"),
     "recall": ("--styles", "vist", "--pages", "1", "--lengths", "1", "--depths", "2"),
     "qa": ("--decoder-passages", "1", "--encoder-passages", "2", "--shots", "1"),
     "dial": ("--ratios", "8", "--windows", "1", "--pages", "1", "--contexts", "2", "--facts", "1"),

@@ -43,7 +43,7 @@ def measure(counted: Reader) -> DialMeasure:
 
 def test_a_model_that_reads_no_pages_is_refused() -> None:
     baseline = Reader(SimpleNamespace(config=SimpleNamespace(model_type="vist_text_context")), None)
-    with pytest.raises(VistError, match="'vist_text_context' model reads none"):
+    with pytest.raises(VistError, match="'vist_text_context' models do not have; choose a VIST model"):
         DialMeasure(baseline, [], [], [])
 
 

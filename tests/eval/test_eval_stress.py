@@ -159,7 +159,7 @@ def test_a_tower_without_a_reading_head_is_refused() -> None:
     with pytest.raises(VistError, match="'clip_vision_model' has no reading head"):
         stress.check_encoder(reader)
     baseline = Reader(SimpleNamespace(config=SimpleNamespace(model_type="vist_text_context")), None)
-    with pytest.raises(VistError, match="'vist_text_context' model reads none"):
+    with pytest.raises(VistError, match="'vist_text_context' models do not have; choose a VIST model"):
         stress.check_encoder(baseline)
 
 
