@@ -1,4 +1,4 @@
-"""The recipe `vist2-nano` from end to end, in miniature, beside a `nano` run whose first stages it shares."""
+"""The recipe `vist2-nano` from end to end, in miniature, from a miniature `vist-nano`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 import vist.recipes
 import vist.train.vist2_nano
 from tiny_nano import DOMAINS
-from train.test_nano import miniature as nano_miniature
-from vist import Vist2ForCausalLM, Vist2Processor
+from tiny_nano import miniature as nano_miniature
+from vist import Vist2ForCausalLM, Vist2Processor, VistForConditionalGeneration
 from vist.errors import VistError
 from vist.recipes.vist2 import vist2_nano
 from vist.train.examples import ExampleMix
@@ -31,7 +31,6 @@ def miniature() -> Vist2NanoRecipe:
     mixes = dict.fromkeys(("alignment_mix", "read_back_mix", "mix"), MIX)
     return replace(
         vist2_nano(),
-        nano=nano_miniature(),
         chunk_size=24,
         tolerance=4,
         ratio=2.0,
@@ -45,14 +44,31 @@ def miniature() -> Vist2NanoRecipe:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nano(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `nano` run."""
+    out = tmp_path_factory.mktemp("nano")
+    train_nano(nano_miniature(), data, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    train_nano(nano_miniature(), data, out, "text-vit")
-    tokenizer = (out / "tokenizer" / "final").stat().st_mtime_ns
-    assert train_vist2_nano(miniature(), data, out, "vist2-read-back") == out / "vist2-read-back" / "final"
+    stage = train_vist2_nano(miniature(), data, out, "vist2-read-back", nano)
+    assert stage == out / "vist2-read-back" / "final"
     assert not (out / "vist2-optical").exists()
-    assert (out / "tokenizer" / "final").stat().st_mtime_ns == tokenizer, "a finished nano stage is taken as it is"
-    return train_vist2_nano(miniature(), data, out)
+    return train_vist2_nano(miniature(), data, out, source=nano)
+
+
+def test_it_starts_from_the_backbones_of_the_finished_model(data: Path, nano: Path, tmp_path: Path) -> None:
+    """Alignment trains the aligner alone: after it tower and LLM are those of the source, bit for bit."""
+    folder = train_vist2_nano(miniature(), data, tmp_path, "vist2-alignment", nano / "model" / "final")
+    aligned = Vist2ForCausalLM.from_pretrained(folder).state_dict()
+    source = VistForConditionalGeneration.from_pretrained(nano / "model" / "final").state_dict()
+    shared = {name for name in source if name.startswith(("vision_tower.", "language_model."))}
+    shared = {name for name in shared if ".cross_attn." not in name}
+    assert shared and all(torch.equal(aligned[name], source[name]) for name in shared)
+    assert not any("cross_attn" in name for name in aligned)
 
 
 def test_it_ends_with_a_model_that_loads_and_writes(trained: Path) -> None:
@@ -80,12 +96,10 @@ def test_every_stage_moves_aligner_and_llm_and_leaves_the_encoder(trained: Path)
 
 
 def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
-    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, nano: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after the first of two steps and run again: the weights are those of the uninterrupted run."""
     run = trained.parents[1]
-    for stage in ("corpus", "tokenizer", "language-model", "long-text", "text-vit"):
-        (tmp_path / stage).symlink_to(run / stage)
     real = vist.train.vist2_nano.guided_look_loss
     calls = []
 
@@ -98,21 +112,19 @@ def test_a_stage_that_was_interrupted_goes_on_from_its_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr("vist.train.vist2_nano.guided_look_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train_vist2_nano(miniature(), data, tmp_path, "vist2-read-back")
+            train_vist2_nano(miniature(), data, tmp_path, "vist2-read-back", nano)
     assert (tmp_path / "vist2-read-back" / "checkpoint-1").is_dir()
-    again = train_vist2_nano(miniature(), data, tmp_path, "vist2-read-back")
+    again = train_vist2_nano(miniature(), data, tmp_path, "vist2-read-back", nano)
     resumed = Vist2ForCausalLM.from_pretrained(again).state_dict()
     whole = Vist2ForCausalLM.from_pretrained(run / "vist2-read-back" / "final").state_dict()
     assert all(torch.allclose(value, whole[name], atol=1e-6) for name, value in resumed.items())
 
 
 def test_a_ratio_that_the_aligner_cannot_give_is_refused_before_anything_is_trained(
-    data: Path, trained: Path, tmp_path: Path
+    data: Path, nano: Path, tmp_path: Path
 ) -> None:
-    for stage in ("corpus", "tokenizer", "language-model", "long-text", "text-vit"):
-        (tmp_path / stage).symlink_to(trained.parents[1] / stage)
     with pytest.raises(VistError, match="cannot give a ratio of 20"):
-        train_vist2_nano(replace(miniature(), ratio=20.0, patches_per_token=1), data, tmp_path)
+        train_vist2_nano(replace(miniature(), ratio=20.0, patches_per_token=1), data, tmp_path, source=nano)
     assert not (tmp_path / "vist2-alignment").exists()
 
 

@@ -19,6 +19,7 @@ Decisions
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -58,6 +59,15 @@ def insert_cross_attention(language_model: PreTrainedModel, options: CrossAttent
         layer.cross_attn = _build(config, layer, slot, options)
         layer.cross_slot = slot
         _swap(layer)
+
+
+def without_cross_attention(language_model: PreTrainedModel) -> PreTrainedModel:
+    """A stock LLM with the weights of one whose layers were swapped, without the cross-attention."""
+    stock: PreTrainedModel = type(language_model)(copy.deepcopy(language_model.config))
+    module: nn.Module = stock.train(language_model.training)
+    kept = {name: value for name, value in language_model.state_dict().items() if ".cross_attn." not in name}
+    module.to(dtype=language_model.dtype).load_state_dict(kept)
+    return stock
 
 
 def cross_attentions(language_model: PreTrainedModel) -> list[CrossAttention]:

@@ -1,12 +1,12 @@
 """`vist2-nano`: every number of its training.
 
-Owns configurations only. Meant for two CPU cores, after (or in the folder of) a `nano` run. The numbers are taken over
+Owns configurations only. Meant for two CPU cores; it starts from a finished `vist-nano`. The numbers are taken over
 from `nano` where the stages correspond and have not been tuned: no run of this recipe has been measured yet.
 """
 
 from __future__ import annotations
 
-from vist.recipes.nano import DOMAINS, PROSE, nano
+from vist.recipes.nano import DOMAINS, PROSE
 from vist.train.examples import ExampleMix
 from vist.train.interleaved import Curriculum
 from vist.train.stage import StageConfig
@@ -16,7 +16,6 @@ from vist.train.vist2_nano import Vist2NanoRecipe
 def vist2_nano() -> Vist2NanoRecipe:
     """Chunks of 128 tokens, about one page each, as 32 visual tokens."""
     return Vist2NanoRecipe(
-        nano=nano(),
         chunk_size=128,
         tolerance=16,
         ratio=4.0,

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-import vist
 from vist.compress.frequency import TokenFrequency
 from vist.errors import VistError
 from vist.fuse.insert import cross_attentions
@@ -32,9 +31,7 @@ from vist.train.guidance import guided_loss
 from vist.train.nano import GUIDANCE
 from vist.train.nested import NestedSamples, TokenRange
 from vist.train.stage import StageConfig, run_stage
-from vist.train.stages import run_stages, write_final
-
-CONTINUED = "vist-nano"  # the packaged model, unless another is named
+from vist.train.stages import finished_model, run_stages, write_final
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,4 @@ def train_nested(
     Raises:
         VistError: the model or the data cannot be read, or the model has no token statistics.
     """
-    found = source or vist.PACKAGED_MODELS / CONTINUED
-    if (found / "model" / "final").is_dir():
-        found = found / "model" / "final"
-    return run_stages(NestedRun(recipe, data, out, found), STAGES, until)
+    return run_stages(NestedRun(recipe, data, out, finished_model(source)), STAGES, until)

@@ -14,6 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import vist
+
+CONTINUED = "vist-nano"  # the packaged model, unless another is named
+
 
 class StagedRun(Protocol):
     """A run in stages, each finished when its folder exists."""
@@ -33,6 +37,13 @@ def run_stages(run: Run, stages: Mapping[str, Callable[[Run], None]], until: str
         if name == until:
             break
     return run.final(name)
+
+
+def finished_model(source: Path | None) -> Path:
+    """The folder of the model that a run continues: `source`, or what the run in `source` made; None = the packaged."""
+    found = source or vist.PACKAGED_MODELS / CONTINUED
+    made = found / "model" / "final"
+    return made if made.is_dir() else found
 
 
 def write_final(folder: Path, save: Callable[[Path], object]) -> None:

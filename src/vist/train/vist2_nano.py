@@ -1,11 +1,11 @@
-"""From a run of `vist-nano` to a finished `vist2-nano`, stage by stage.
+"""From a finished `vist-nano` to a finished `vist2-nano`, stage by stage.
 
 Owns the order of the stages and what each hands to the next. The numbers are a recipe's (`vist.recipes`). Source: VIST2
 (arXiv 2601.10378), three stages; the alignment before them is ours.
 
 Decisions
-- Tokenizer, language model and TextViT are those of a `nano` run in the same folder: finished stages are taken as they
-  are, missing ones are trained there first. So one command does all, and a finished `nano` is never trained again.
+- Tokenizer, language model and TextViT are those of a finished `vist-nano`, the packaged one unless another is named:
+  the language model without its cross-attention. So one command does all, and no `nano` has to be trained again.
 - A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
   continues from its newest checkpoint.
 - Before the paper's three stages, `vist2-alignment` teaches the aligner alone, without a pass of the language model:
@@ -26,8 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import PreTrainedTokenizerBase
 
+from vist.fuse.insert import without_cross_attention
+from vist.model.processing import VistProcessor
+from vist.model.vist import VistForConditionalGeneration
 from vist.model.vist2 import Vist2ForCausalLM
 from vist.model.vist2_processing import Vist2Processor
 from vist.train.corpus import PackedCorpus
@@ -35,12 +38,10 @@ from vist.train.examples import ExampleMix
 from vist.train.instructions import CHAT_TEMPLATE
 from vist.train.interleaved import Curriculum, Instructions, InterleavedSamples, OpticalText, ReadBack
 from vist.train.looking import guided_look_loss, parts_of
-from vist.train.nano import STAGES as NANO_STAGES
-from vist.train.nano import STYLE, NanoRecipe, NanoRun
+from vist.train.nano import STYLE
 from vist.train.stage import StageConfig, run_stage
-from vist.train.stages import run_stages, write_final
+from vist.train.stages import finished_model, run_stages, write_final
 from vist.train.vist2_alignment import ChunkAlignment, ChunkPages
-from vist.vision.text_vit import TextViTModel
 
 PROBES, PROBE = 20, 2_000  # texts, and characters of each, on which the ratio is tried before anything is trained
 
@@ -50,12 +51,11 @@ class Vist2NanoRecipe:
     """Every choice of a `vist2-nano`.
 
     Attributes:
-        nano: the run that tokenizer, language model and TextViT come from.
         chunk_size, tolerance, ratio: of the finished model's processor.
         patches_per_token, aligner_preceding, aligner_following, aligner_convolutions, aligner_expansion,
             aligner_layers: of the aligner.
         visual_levels: levels of a visual token.
-        domains: weight of each corpus domain for instructions.
+        domains: weight of each corpus domain in the packed corpus and for instructions.
         random_strings: share of random strings among the pages to align and among the texts to be read back whole.
         whole, read_back_tokens: share of texts that are read back from the beginning; text tokens of a sample.
         alignment, read_back, optical, instruct: the stages, each with its curriculum and what it reads.
@@ -64,7 +64,6 @@ class Vist2NanoRecipe:
         seed: of all random choices.
     """
 
-    nano: NanoRecipe
     chunk_size: int
     tolerance: int
     ratio: float
@@ -97,18 +96,28 @@ class Vist2NanoRecipe:
 
 
 class Vist2NanoRun:
-    """One run in one folder, beside the `nano` run that it starts from."""
+    """One run in one folder, from the `vist-nano` in the folder `source`."""
 
-    def __init__(self, recipe: Vist2NanoRecipe, data: Path, out: Path):
-        self.recipe, self.out = recipe, out
-        self.nano = NanoRun(recipe.nano, data, out)
+    def __init__(self, recipe: Vist2NanoRecipe, data: Path, out: Path, source: Path):
+        self.recipe, self.data, self.out, self.source = recipe, data, out, source
+
+    @cached_property
+    def corpus(self) -> PackedCorpus:
+        """The training split, packed once."""
+        return PackedCorpus.build(self.data, self.recipe.domains, "train", self.out / "corpus")
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """That of the model it starts from."""
+        tokenizer: PreTrainedTokenizerBase = VistProcessor.from_pretrained(self.source).tokenizer
+        return tokenizer
 
     @cached_property
     def processor(self) -> Vist2Processor:
         """The finished model's processor."""
         recipe = self.recipe
         return Vist2Processor(
-            self.nano.tokenizer,
+            self.tokenizer,
             style=STYLE,
             chunk_size=recipe.chunk_size,
             tolerance=recipe.tolerance,
@@ -119,7 +128,7 @@ class Vist2NanoRun:
 
     def final(self, stage: str) -> Path:
         """Folder of a finished stage."""
-        return self.nano.final(stage)
+        return self.out / stage / "final"
 
     def align(self) -> None:
         """Dense local alignment of the aligner, before the paper's stages.
@@ -191,22 +200,23 @@ class Vist2NanoRun:
 
     def _check_ratio(self) -> None:
         rng = np.random.default_rng(self.recipe.seed)
-        texts = [self.nano.corpus.window(rng, self.recipe.domains, PROBE) for _ in range(PROBES)]
+        texts = [self.corpus.window(rng, self.recipe.domains, PROBE) for _ in range(PROBES)]
         self.processor.interleaved(texts)
 
     def _drawn_from(
         self, curriculum: Curriculum, config: StageConfig, shift: int
     ) -> tuple[PackedCorpus, Vist2Processor, Curriculum, int, int]:
-        return self.nano.corpus, self.processor, curriculum, config.samples, self.recipe.seed + shift
+        return self.corpus, self.processor, curriculum, config.samples, self.recipe.seed + shift
 
     def _untrained(self) -> Vist2ForCausalLM:
         torch.manual_seed(self.recipe.seed)
-        llm = AutoModelForCausalLM.from_pretrained(self.final("long-text"), dtype=torch.float32)
+        read = VistForConditionalGeneration.from_pretrained(self.source, dtype=torch.float32)
+        llm = without_cross_attention(read.language_model)
         llm.set_attn_implementation("sdpa")
-        encoder = TextViTModel.from_pretrained(self.final("text-vit"), dtype=torch.float32)
+        llm.generation_config = read.generation_config
         return Vist2ForCausalLM.from_backbones(
             llm,
-            encoder,
+            read.vision_tower,
             patches_per_token=self.recipe.patches_per_token,
             aligner_preceding=self.recipe.aligner_preceding,
             aligner_following=self.recipe.aligner_following,
@@ -236,10 +246,6 @@ class Vist2NanoRun:
 
 
 STAGES: dict[str, Callable[[Vist2NanoRun], None]] = {
-    **{
-        name: partial(lambda run, stage: stage(run.nano), stage=NANO_STAGES[name])
-        for name in ("tokenizer", "language-model", "long-text", "text-vit")
-    },
     "vist2-alignment": Vist2NanoRun.align,
     "vist2-read-back": Vist2NanoRun.read_back,
     "vist2-optical": Vist2NanoRun.model_history,
@@ -248,17 +254,19 @@ STAGES: dict[str, Callable[[Vist2NanoRun], None]] = {
 }
 
 
-def train_vist2_nano(recipe: Vist2NanoRecipe, data: Path, out: Path, until: str | None = None) -> Path:
+def train_vist2_nano(
+    recipe: Vist2NanoRecipe, data: Path, out: Path, until: str | None = None, source: Path | None = None
+) -> Path:
     """Run every stage that is not finished yet, up to and including `until` (default: all).
 
     Args:
         recipe: all numbers.
         data: a folder with `corpus/<domain>/<split>*.parquet` (or the domains directly in it).
-        out: the run's folder; what a `nano` run has finished there is taken as it is.
+        out: the run's folder: checkpoints, loss logs, finished stages.
         until: name of the last stage to run.
+        source: the `vist-nano` to start from: its folder, or that of the run that made it; None = the packaged one.
 
     Raises:
-        VistError: the data has not that layout or cannot be read.
+        VistError: the model or the data cannot be read, or the aligner cannot give the recipe's ratio.
     """
-    run = Vist2NanoRun(recipe, data, out)
-    return run_stages(run, STAGES, until)
+    return run_stages(Vist2NanoRun(recipe, data, out, finished_model(source)), STAGES, until)
