@@ -9,6 +9,7 @@ import torch
 import vist
 import vist.recipes
 from tiny_nano import miniature
+from vist import VistForConditionalGeneration
 from vist.baselines.text_context import TextContextForConditionalGeneration
 from vist.errors import VistError
 from vist.fuse.insert import cross_attentions
@@ -66,6 +67,21 @@ def test_a_baseline_starts_from_the_run_and_ends_with_a_model_that_generates(nam
     assert changed and all(
         "cross_attn" in key or key.startswith(("encoder.", "resampler", "page_p")) for key in changed
     )
+
+
+def test_a_baseline_may_start_from_a_finished_model_instead(data: Path, run: Path, tmp_path: Path) -> None:
+    """Its LLM and its TextViT are the model's, and nothing that they stand in for is trained."""
+    made = train_nano(miniature(), data, run)
+    source = VistForConditionalGeneration.from_pretrained(made).state_dict()
+    recipe = BaselineRecipe("baseline-vist", *METHODS["vist"], miniature())
+    train_baseline(recipe, data, tmp_path, "alignment", run)
+    assert not list(tmp_path.glob("language-model/checkpoint-*"))
+    aligned = VistForConditionalGeneration.from_pretrained(tmp_path / "baseline-vist" / "alignment" / "final")
+    shared = [
+        name for name in source if name.startswith(("vision_tower.", "language_model.")) and ".cross_" not in name
+    ]
+    own = aligned.state_dict()
+    assert shared and all(torch.equal(own[name], source[name]) for name in shared)
 
 
 def test_budgets_scale_the_methods_own_stages_alone() -> None:

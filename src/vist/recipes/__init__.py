@@ -42,7 +42,7 @@ RECIPES = {
     "nano-large": Recipe(nano_large, train_nano, STAGES),
     "nano-nested": Recipe(nano_nested, train_nested, NESTED_STAGES, continues=True),
     "vist2-nano": Recipe(vist2_nano, train_vist2_nano, VIST2_STAGES, continues=True),
-    **{name: Recipe(numbers, train_baseline, BASELINE_STAGES) for name, numbers in baselines().items()},
+    **{name: Recipe(numbers, train_baseline, BASELINE_STAGES, True) for name, numbers in baselines().items()},
     **{name: Recipe(numbers, train_paper, PAPER_STAGES) for name, numbers in PAPER.items()},
 }
 

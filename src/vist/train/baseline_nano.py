@@ -4,7 +4,8 @@ Owns the order of the stages and what each method does in them. The numbers are 
 
 Decisions
 - Tokenizer, language model (`long-text`), token counts and TextViT are those of a `nano` run in the same folder; what
-  is missing is trained there first. The stages after them, from alignment on, go into a folder of the method's own.
+  is missing is trained there first, or taken from a finished `vist-nano` that is named. The stages after them, from
+  alignment on, go into a folder of the method's own.
 - Every method has VIST's stages with VIST's data, seeds, steps and rates, all steps scaled by one `budget`; so VIST
   itself can be trained again at the budget of its baselines.
 - What differs. "tome" and "fastv": only the tower. "pooled" and "hierarchical": the text is encoded as text, so there
@@ -33,10 +34,10 @@ from vist.fuse.insert import cross_attentions
 from vist.train.context import ContextSamples, ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
-from vist.train.nano import GUIDANCE, STYLE, NanoRecipe, NanoRun
+from vist.train.nano import GUIDANCE, STYLE, NanoRecipe, NanoRun, adopt
 from vist.train.nano import STAGES as NANO_STAGES
 from vist.train.stage import Objective, StageConfig, run_stage
-from vist.train.stages import run_stages
+from vist.train.stages import finished_model, run_stages
 from vist.train.text_context import (
     AlignmentTexts,
     Masker,
@@ -178,7 +179,9 @@ RUNS: dict[str, type[BesideNano]] = {
 }
 
 
-def train_baseline(recipe: BaselineRecipe, data: Path, out: Path, until: str | None = None) -> Path:
+def train_baseline(
+    recipe: BaselineRecipe, data: Path, out: Path, until: str | None = None, source: Path | None = None
+) -> Path:
     """Run every stage that is not finished yet, up to and including `until` (default: all).
 
     Args:
@@ -186,6 +189,8 @@ def train_baseline(recipe: BaselineRecipe, data: Path, out: Path, until: str | N
         data: training texts, as for `train_nano`.
         out: the folder of the `nano` run to start from; the method's stages go into a folder inside it.
         until: name of the last stage to run.
+        source: a finished `vist-nano` (its folder, that of its run, or the packaged one's name), whose tokenizer,
+            language model, token counts and TextViT stand in for the run's; None = the run trains what it lacks.
 
     Raises:
         VistError: an unknown method, a stage that the method does not have; see `train_nano` for the rest.
@@ -196,6 +201,8 @@ def train_baseline(recipe: BaselineRecipe, data: Path, out: Path, until: str | N
     needed = [name for name in SHARED if name != "text-vit" or not isinstance(run, TextRun)]
     if until is not None and until not in needed and until not in OWN_STAGES:
         raise VistError(f"{recipe.method!r} reads no pages and has no stage {until!r}; leave the stage out.")
+    if source is not None:
+        adopt(run.shared, finished_model(source))
     shared = {name: lambda own, name=name: NANO_STAGES[name](own.shared) for name in needed}
     stages: dict[str, Callable[[Any], None]] = {**shared, **OWN_STAGES}  # type: ignore[dict-item]
     return run_stages(run, stages, until)

@@ -12,6 +12,7 @@ Decisions
   residual stream, and next-token loss reaches its values only through all that comes after. So what the guided head
   would read at the guided place is also asked for the token directly, through the LLM's own last norm and output layer.
 - Only the guided places are looked at again: a full attention map of long sequences would cost more than the model.
+  Logits are computed where a token is predicted, which in a sequence of pages is about half of the places.
 - Queries and keys are computed a second time from what the layer was given, through hooks that live for one pass.
 """
 
@@ -59,32 +60,34 @@ def guided_look_loss(
     token has the most attention, how often what is read there alone says the token, and how often the model does.
     """
     batch = dict(inputs)
-    guide_BT, part_BT = batch.pop("guide"), batch.pop("guide_part")
+    guide_BT, part_BT, labels_BT = (batch.pop(name) for name in ("guide", "guide_part", "shift_labels"))
     rows, places = (guide_BT >= 0).nonzero(as_tuple=True)
-    if not len(rows):
-        loss = model(**batch, num_items_in_batch=num_items_in_batch).loss
-        return {"loss": loss, "lm_loss": loss}
     layers, heads = head_of(part_BT[rows, places], model.language_model)
-    wanted_G, labels_BT = guide_BT[rows, places], batch["shift_labels"]
-    with heads_at(model.language_model, Places(rows, places, wanted_G, layers, heads)) as seen:
-        output = model(**batch, num_items_in_batch=num_items_in_batch)
+    guided = Places(rows, places, guide_BT[rows, places], layers, heads)
+    with heads_at(model.language_model, guided) as seen:
+        hidden_BTD = model(**batch, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
+    asked_BT = labels_BT != IGNORED
+    logits_NV = model.get_output_embeddings()(hidden_BTD[asked_BT])
+    lm_loss = model.next_token_loss(logits_NV, None, num_items_in_batch, shift_labels=labels_BT[asked_BT])
+    if not seen:
+        return {"loss": lm_loss, "lm_loss": lm_loss}
     order = torch.cat([found.number for found in seen])
-    attention_GT, wanted_G = torch.cat([found.attention for found in seen]), wanted_G[order]
+    attention_GT, wanted_G = torch.cat([found.attention for found in seen]), guided.wanted[order]
     chosen = attention_GT.gather(-1, wanted_G[:, None]).squeeze(-1)
     guide_loss = -(chosen + FLOOR).log().mean()
     said_GV = _said(model.language_model, torch.cat([found.read for found in seen]))
     tokens_G = labels_BT[rows, places][order]
     say_loss = F.cross_entropy(said_GV.float(), tokens_G)
-    share = 1.0 if num_items_in_batch is None else (labels_BT != IGNORED).sum() / num_items_in_batch
-    right = output.logits[rows, places].argmax(-1) == labels_BT[rows, places]
+    share = 1.0 if num_items_in_batch is None else asked_BT.sum() / num_items_in_batch
+    right_N = logits_NV.argmax(-1) == labels_BT[asked_BT]
     return {
-        "loss": output.loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss),
-        "lm_loss": output.loss,
+        "loss": lm_loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss),
+        "lm_loss": lm_loss,
         "guide_loss": guide_loss,
         "guide_accuracy": (attention_GT.argmax(-1) == wanted_G).float().mean(),
         "say_loss": say_loss,
         "say_accuracy": (said_GV.argmax(-1) == tokens_G).float().mean(),
-        "copy_accuracy": right.float().mean(),
+        "copy_accuracy": right_N[(guide_BT >= 0)[asked_BT]].float().mean(),
     }
 
 

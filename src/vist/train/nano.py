@@ -29,7 +29,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from vist.compress.frequency import TokenFrequency
-from vist.fuse.insert import cross_attentions
+from vist.errors import VistError
+from vist.fuse.insert import cross_attentions, without_cross_attention
 from vist.model.processing import VistProcessor
 from vist.model.vist import VistForConditionalGeneration
 from vist.render import PageStyle
@@ -319,6 +320,30 @@ STAGES: dict[str, Callable[[NanoRun], None]] = {
     "settling": NanoRun.settle,
     "model": NanoRun.assemble,
 }
+
+
+def adopt(run: NanoRun, source: Path) -> None:
+    """Put what a finished `vist-nano` starts from where the run's own would stand: for methods beside it.
+
+    Tokenizer, token counts, TextViT and the language model, which learned on in `read-back`, without cross-attention.
+    What the run has finished itself stays. Raises VistError when the model cannot be read or has no token counts.
+    """
+    processor: VistProcessor = VistProcessor.from_pretrained(source)
+    if processor.frequency is None:
+        raise VistError(f"{str(source)!r} has no token statistics; PVE's masking needs them.")
+    model = VistForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
+    llm, frequency = without_cross_attention(model.language_model), processor.frequency
+    llm.generation_config = model.generation_config
+    parts: dict[str, Callable[[Path], object]] = {
+        "tokenizer": processor.tokenizer.save_pretrained,
+        "language-model": llm.save_pretrained,
+        "long-text": llm.save_pretrained,
+        "frequency": lambda folder: frequency.save(folder / "token_frequency.safetensors"),
+        "text-vit": model.vision_tower.save_pretrained,
+    }
+    for stage, save in parts.items():
+        if not run.final(stage).exists():
+            write_final(run.out / stage, save)
 
 
 def train_nano(recipe: NanoRecipe, data: Path, out: Path, until: str | None = None) -> Path:

@@ -40,8 +40,12 @@ def run_stages(run: Run, stages: Mapping[str, Callable[[Run], None]], until: str
 
 
 def finished_model(source: Path | None) -> Path:
-    """The folder of the model that a run continues: `source`, or what the run in `source` made; None = the packaged."""
-    found = source or vist.PACKAGED_MODELS / CONTINUED
+    """The folder of the model that a run continues: `source`, or what the run in `source` made; None = the packaged.
+
+    The name of a packaged model stands for its folder, where there is none of that name.
+    """
+    found = source or Path(CONTINUED)
+    found = found if found.exists() else vist.PACKAGED_MODELS / found
     made = found / "model" / "final"
     return made if made.is_dir() else found
 
