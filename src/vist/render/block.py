@@ -103,6 +103,7 @@ def lay_block(text: str, atlas: GlyphAtlas, base: int | None = None) -> Block:
         tabs = np.flatnonzero(classes & TAB)
         rows, growth = break_tabbed_rows(words, cum, style.text_width, tabs, style.tab_width * atlas.blank_advance)
         run.advance[tabs] += growth
+        run.column[tabs] = 0  # a tab is wider than its glyph: its columns come from the wide background
         cum = _cumulate(run.advance)
     else:
         rows = break_rows(words, cum, style.text_width)
