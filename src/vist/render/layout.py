@@ -62,8 +62,9 @@ class Layout:
     """Where every one of n characters stands; arrays are int32 unless said.
 
     `page`, `row` (on its page), `x` (pixels from the page's left edge, of the advance box), `advance` (pixels, with the
-    letter spacing, half of it on each side, and what a justified blank gained; 0 for what takes no room), `glyph` (number in this process's atlas), all (n,). `spans` (P, 2) int64: first character
-    of each page and the one after its last. `ink` (P, rows, cols) bool: cells touched by the text of their row.
+    letter spacing, half of it on each side, and what a justified blank gained; 0 for what takes no room), `glyph`
+    (number in this process's atlas), all (n,). `spans` (P, 2) int64: first character of each page and the one after its
+    last. `ink` (P, rows, cols) bool: cells touched by the text of their row.
     """
 
     style: PageStyle
