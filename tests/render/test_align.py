@@ -62,7 +62,7 @@ texts = st.text(alphabet="aaabcifW.  \n\t-—", max_size=120)
 
 
 @pytest.mark.parametrize("style", STYLES + FOLDED, ids=NAMES + [f"{name}-folded" for name in NAMES])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(text=texts)
 def test_places_are_those_of_the_left_rows_moved_or_stretched(style, text):
     placed, plain = layout(text, style), layout(text, replace(style, align="left"))
@@ -72,7 +72,7 @@ def test_places_are_those_of_the_left_rows_moved_or_stretched(style, text):
 
 
 @pytest.mark.parametrize("style", STYLES + FOLDED, ids=NAMES + [f"{name}-folded" for name in NAMES])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(text=st.one_of(texts, st.text(max_size=120)))
 def test_everything_is_on_one_page_inside_the_margins_and_under_the_ink(style, text):
     placed, pages = layout(text, style), render(text, style)
@@ -123,7 +123,7 @@ def test_center_leaves_as_much_on_both_sides():
 
 
 @pytest.mark.parametrize("spacing", range(9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(words=st.lists(st.text(alphabet="abWij.—é中\u00a0", min_size=1, max_size=9), min_size=1, max_size=9))
 def test_spacing_widens_a_line_by_so_many_px_for_each_character(spacing, words):
     text, style = " ".join(words), PageStyle(width=2800, fallback=())
