@@ -18,6 +18,7 @@ STYLES = {
     "small": PageStyle(name="small", width=56, height=42, font_size=8, **ALONE),
     "break": PageStyle(name="break", width=56, height=42, newline="break", tab_width=4, **ALONE),
     "blank": PageStyle(name="blank", width=70, height=56, newline="blank", **ALONE),
+    "spaced": PageStyle(name="spaced", width=70, height=42, newline="break", tab_width=4, letter_spacing=3, **ALONE),
 }
 BLANKS, DASHES, WIDE = " \t\n", "-—", "中文"
 
@@ -28,6 +29,10 @@ def width(char, size):
     if char in "\n\t":
         char = " "
     return int(font.getlength("\ufffd" if char in WIDE else char))
+
+
+def room(char, style):
+    return width(char, style.font_size) + style.letter_spacing
 
 
 def may_break(text, i):
@@ -43,13 +48,13 @@ def slow_rows(text, style):
     """Return (first, last + 1) of every row, by trying one character after the other."""
     rows, start, folds = [], 0, style.newline == "space"
     while start < len(text):
-        x, i, stop, tab = 0, start, None, style.tab_width * width(" ", style.font_size)
+        x, i, stop, tab = 0, start, None, style.tab_width * room(" ", style)
         while i < len(text):
             char = text[i]
             if char == "\n" and not folds:
                 stop = i + 1
                 break
-            wide = width(char, style.font_size)
+            wide = room(char, style)
             if char == "\t" and style.tab_width > 1:
                 wide += -(x + wide) % tab
             if char not in BLANKS and x + wide > style.text_width:

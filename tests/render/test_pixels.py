@@ -27,6 +27,8 @@ def draw_with_pillow(text, style, baseline):
     placed = layout(text, style)
     ink = np.zeros((len(placed), style.height, style.width), np.uint8)
     for i, char in enumerate(text):
+        if char in "\t\n":  # Pillow would draw a box
+            continue
         one = Image.new("L", (style.width, style.height))
         at = (int(placed.x[i]), int(placed.row[i]) * style.row_height + baseline)
         ImageDraw.Draw(one).text(at, char, fill=255, font=font, anchor="ls")
@@ -70,6 +72,13 @@ def test_tiles_do_not_show(name, monkeypatch):
         monkeypatch.setattr("vist.render.raster._TILE", tile)
         assert np.array_equal(render(text, name).pixels, whole)
     assert np.array_equal(render(text[:900], name).pixels, draw_with_pillow(text[:900], PAGE_STYLES[name], 11))
+
+
+@pytest.mark.parametrize("newline", ["break", "blank"])
+def test_a_tab_leaves_no_ink_whatever_glyphs_were_met_before(newline):
+    text = "Wabc\tabcWWWW\tb;\n\tint x;\n\t\tdeep\\\n"
+    style = PageStyle(name=f"tabs-{newline}", newline=newline, tab_width=4, fallback=())
+    assert np.array_equal(render(text, style).pixels, draw_with_pillow(text, style, 11))
 
 
 def test_colours_are_the_styles():

@@ -1,11 +1,13 @@
 """A style is checked where it is made, and survives a trip through JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from vist.errors import VistError
 from vist.render import PAGE_STYLES, PageStyle
+from vist.render.fonts import fingerprint
 
 
 def test_the_page_of_the_paper():
@@ -37,6 +39,10 @@ def test_styles_survive_json(style):
         ("tab_width", 0, "tab_width=0"),
         ("max_pages", 0, "max_pages=0"),
         ("margin_left", 200, "widen the page"),
+        ("letter_spacing", 9, "letter_spacing=9 is out of range: give a whole number from -1 to 8"),
+        ("letter_spacing", -2, "whole number from -1 to 8"),
+        ("letter_spacing", 1.5, "whole number"),
+        ("align", "middle", "use one of left, right, center, justify"),
         ("newline", "crlf", "use one of space, break, blank"),
         ("foreground", 255, "both 255"),
         ("foreground", True, "whole number"),
@@ -48,6 +54,24 @@ def test_mistakes_are_named_with_value_and_remedy(field, value, words):
     with pytest.raises(VistError) as raised:
         PageStyle(**{field: value})
     assert words in str(raised.value) and str(value) in str(raised.value)
+
+
+def test_rows_need_room_for_letters_and_their_spacing():
+    with pytest.raises(VistError, match=r"at least 4 x \(font_size \+ letter_spacing\) = 72 px: widen the page"):
+        PageStyle(width=70, letter_spacing=8)
+    assert PageStyle(width=70, letter_spacing=7).text_width == 68
+
+
+@pytest.mark.parametrize("style", PAGE_STYLES.values())
+def test_styles_saved_before_alignment_load_and_keep_the_hashes_of_their_pages(style):
+    saved = {name: value for name, value in style.to_dict().items() if name not in ("align", "letter_spacing")}
+    assert PageStyle.from_dict(saved) == style
+    assert fingerprint(replace(style, align="right")) != fingerprint(style)
+    assert fingerprint(replace(style, letter_spacing=1)) != fingerprint(style)
+
+
+def test_the_fingerprint_of_the_page_of_the_paper_is_what_it_was():
+    assert fingerprint(PageStyle()) == "79fbfe7677575caa67e470684810ab8a"
 
 
 def test_unknown_names():

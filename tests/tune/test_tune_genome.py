@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -78,3 +79,23 @@ def test_a_gene_that_is_none_is_refused() -> None:
     with pytest.raises(VistError, match="kerning"):
         narrow(SPACE, {"kerning": (1,)})
     assert from_dict({"font_size": 9.4, "font": "Comic Sans", "dpi": 1e9}, SPACE).dpi == 120
+
+
+def test_alignment_and_spacing_reach_the_page() -> None:
+    spaced = Genome(align="justify", letter_spacing=2)
+    assert (spaced.style().align, spaced.style().letter_spacing) == ("justify", 2)
+    px = {
+        (points, dpi): Genome(dpi, letter_spacing=points).style().letter_spacing
+        for points in (-1, 2)
+        for dpi in (60, 120)
+    }
+    assert px == {(-1, 60): -1, (-1, 120): -1, (2, 60): 2, (2, 120): 3}
+    drawn = draw(random.Random(0), {**SPACE, "align": ("center",), "letter_spacing": (1,)})
+    assert (drawn.align, drawn.letter_spacing) == ("center", 1)
+
+
+def test_genomes_from_before_alignment_are_the_same_genomes() -> None:
+    old = {name: value for name, value in asdict(Genome()).items() if name not in ("align", "letter_spacing")}
+    assert from_dict(old, SPACE) == Genome()
+    assert Genome().key == " ".join(f"{name}={value}" for name, value in old.items())
+    assert len({genome.key for genome in (Genome(), Genome(align="right"), Genome(letter_spacing=1))}) == 3

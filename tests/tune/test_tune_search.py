@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from vist.tune.critic import Proposals
 from vist.tune.genome import SPACE, Genome, Space, draw, repair
 from vist.tune.objective import Score
 from vist.tune.plot import front_plot
-from vist.tune.run import Log, SearchSettings, search
+from vist.tune.run import Log, SearchSettings, begun_space, search
 
 SETTINGS = SearchSettings(population=8, generations=6, seed=3)
 OF = {"reader": "a landscape"}
@@ -27,6 +28,7 @@ def landscape(genome: Genome) -> Score:
     """Larger letters read better and cost more; all else can only be wrong."""
     wrong = 0.1 * (genome.background != 255) + 0.1 * (genome.foreground != 0) + 0.005 * abs(genome.dpi - 72)
     wrong += 0.05 * (genome.font != "NotoSans-Regular") + 0.05 * (genome.newline != "break")
+    wrong += 0.05 * (genome.align != "left") + 0.02 * abs(genome.letter_spacing)
     return Score(max(0.01, 1 - 1 / genome.font_size - wrong), genome.font_size * genome.row_height + genome.margin)
 
 
@@ -142,3 +144,26 @@ def test_the_plot_is_a_picture_of_the_front(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(VistError, match=next(iter(wrong))):
         SearchSettings(**wrong)
+
+
+def test_a_log_from_before_alignment_goes_on_its_own_way(tmp_path: Path) -> None:
+    """The digest is of the styles that the search read, in order, when alignment and letter spacing were no genes."""
+    older = {name: values for name, values in SPACE.items() if name not in ("align", "letter_spacing")}
+    log = tmp_path / "log.jsonl"
+    outcome = search(SETTINGS, older, landscape, Log(log, {"space": older}))
+    keys = "\n".join(each.genome.key for each in outcome.found)
+    assert hashlib.sha256(keys.encode()).hexdigest()[:16] == "aafe821af1356407"
+    space = begun_space(log, SPACE)
+    assert space == older
+    asked_nothing = search(SETTINGS, space, lambda genome: pytest.fail("asked again"), Log(log, {"space": space}))
+    assert asked_nothing == outcome
+    longer = SearchSettings(population=8, generations=7, seed=3)
+    more = search(longer, space, landscape, Log(log, {"space": space}))
+    assert more.found[: len(outcome.found)] == outcome.found
+    assert {(each.genome.align, each.genome.letter_spacing) for each in more.found} == {("left", 0)}
+
+
+@pytest.mark.parametrize("line", ["", "no JSON", '{"search": 3}', "[]", '{"search": {"space": {"dpi": [72]}}}'])
+def test_any_other_log_leaves_the_space_as_it_is(tmp_path: Path, line: str) -> None:
+    (tmp_path / "log.jsonl").write_text(line + "\n")
+    assert begun_space(tmp_path / "log.jsonl", SPACE) is SPACE is begun_space(tmp_path / "none.jsonl", SPACE)

@@ -167,12 +167,13 @@ def prices_table(quotes: list[Quote]) -> Table:
 
 def styles_table(rows: list[Row]) -> Table:
     """Page styles that none beats, cheapest first, in px."""
-    table = _table(["tokens / 1,000 characters", "read right", "page", "font", "letters", "rows", "margin", "newline"])
+    heads = ["tokens / 1,000 characters", "read right", "page", "font", "letters", "rows", "margin", "newline"]
+    table = _table([*heads, "align", "spacing"])
     for row in rows:
         style, genome = row["style"], row["genome"]
         cells = [f"{row['tokens']:.0f}", f"{row['accuracy']:.1%}", f"{style['width']} x {style['height']}"]
         cells += [style["font"], f"{style['font_size']}", f"{style['row_height']}", f"{style['margin_left']}"]
-        table.add_row(*cells, genome["newline"])
+        table.add_row(*cells, genome["newline"], style["align"], f"{style['letter_spacing']}")
     return table
 
 

@@ -70,14 +70,14 @@ def tune(
     from vist.tune.genome import SPACE, repair
     from vist.tune.objective import Objective, take_samples
     from vist.tune.plot import front_plot
-    from vist.tune.run import Log, SearchSettings, search
+    from vist.tune.run import Log, SearchSettings, begun_space, search
 
     settings = SearchSettings(population, generations, mutation, seed=seed)
     if bool(critic_url) != bool(critic_model):
         raise VistError("--critic-url and --critic-model belong together; give both or none.")
     who, pricing = _reader(reader, model, url, tokens_of, device)
     read, long = take_samples(read_clean(file), samples, characters, seed)
-    space = who.narrow(SPACE)
+    space = begun_space(out / "log.jsonl", who.narrow(SPACE))
     objective = Objective(who, pricing, read, long)
     given = {name: repair(genome, space) for name, genome in _known().items()}
     of: dict[str, Any] = {"reader": who.name, "tokens_of": tokens_of or model, "critic": critic_model}

@@ -1,8 +1,8 @@
 """Text to pages: the first step of the way, on numpy, Pillow and fontTools alone.
 
-Reading order: `style` (what a page looks like), `pages` (what comes out), `layout` and `breaking` (where characters
-go), `atlas` and `fonts` (what they look like), `raster` (pixels), `draft` (how much room a text takes before it
-is drawn). Nothing here imports torch.
+Reading order: `style` (what a page looks like), `pages` (what comes out), `layout`, `breaking` and `align` (where
+characters go), `atlas` and `fonts` (what they look like), `raster` (pixels), `draft` (how much room a text takes
+before it is drawn). Nothing here imports torch.
 """
 
 from vist.render.draft import Draft, measure, undrawn

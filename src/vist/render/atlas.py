@@ -11,6 +11,9 @@ Decisions
 - A glyph may put ink outside its advance box, but never further than the style's margins: the advance of the few
   glyphs that would is widened. A glyph that is too high is moved, then drawn smaller, until it fits the row. So
   nothing is ever clipped.
+- Letter spacing belongs to the glyph: half of it stands before the ink and half behind, so a row needs no further
+  thought and the centre of an advance box stays the centre of its letter. Spacing below zero takes from an advance only
+  as long as the ink stays within the margins, and never its last pixel.
 - A code point that no font covers is drawn as U+FFFD and marked, and so are control characters and surrogates.
 """
 
@@ -95,7 +98,7 @@ class GlyphAtlas:
         self.first_column = np.zeros(1024, np.int64)
         self.advance = np.zeros(1024, np.int32)
         self.left, self.right = np.zeros(1024, np.uint8), np.zeros(1024, np.uint8)
-        self._blank = max(draw(self.stack, 0, " ", style.font_size).advance, 1)
+        self._blank = self._spaced_blank(max(draw(self.stack, 0, " ", style.font_size).advance, 1))
 
     @property
     def blank_advance(self) -> int:
@@ -138,10 +141,13 @@ class GlyphAtlas:
         if bits & NEWLINE:
             return 0
         if code == 0x3000:
-            return self.style.font_size
+            return self._spaced_blank(self.style.font_size)
         if code in NEWLINES or bits & TAB or not self.stack.covers(0, {code}):
             return self._blank
-        return draw(self.stack, 0, chr(code), self.style.font_size).advance
+        return self._spaced_blank(draw(self.stack, 0, chr(code), self.style.font_size).advance)
+
+    def _spaced_blank(self, advance: int) -> int:
+        return max(advance + self.style.letter_spacing, min(advance, 1))
 
     def _drawn(self, code: int) -> Cells | None:
         """Return the cells of a code point from the first face that has ink for it; None when none has."""
@@ -163,12 +169,12 @@ class GlyphAtlas:
         size = max(self.style.font_size - 3, 4)
         ink = np.full((size, size - 2), 255, np.uint8)
         ink[1:-1, 1:-1] = 0
-        return self._cells(Bitmap(ink, 1, -size, size))
+        return self._cells(self._spaced(Bitmap(ink, 1, -size, size)))
 
     def cells(self, face: int, text: str, size: int, direction: str | None = None) -> Cells | None:
         """Draw text as one glyph at a size; None when it leaves no ink. `direction` asks for shaping."""
         bitmap = draw(self.stack, face, text, size, direction)
-        return self._cells(self._inside_margins(bitmap)) if bitmap.ink.size else None
+        return self._cells(self._spaced(self._inside_margins(bitmap))) if bitmap.ink.size else None
 
     def _inside_margins(self, bitmap: Bitmap) -> Bitmap:
         """Widen the advance of a glyph whose ink would reach further out of its box than the margins are wide."""
@@ -176,6 +182,12 @@ class GlyphAtlas:
         x = bitmap.x + shift
         reach = x + bitmap.ink.shape[1] - self.style.margin_right
         return bitmap._replace(x=x, advance=max(bitmap.advance + shift, reach, 1))
+
+    def _spaced(self, bitmap: Bitmap) -> Bitmap:
+        """Add the letter spacing to the advance of a glyph whose ink is inside the margins."""
+        x = bitmap.x + self.style.space_before
+        reach = x + bitmap.ink.shape[1] - self.style.margin_right
+        return bitmap._replace(x=x, advance=max(bitmap.advance + self.style.letter_spacing, reach, 1))
 
     def _empty(self, advance: int) -> Cells:
         return Cells(np.full((advance, self.columns.shape[1]), self.style.background, np.uint8), 0, advance, 0, True)

@@ -5,6 +5,8 @@ Owns `Block` and the way from a string to it. Knows nothing about the rest of th
 Decisions
 - What a text does not need is not done: the union of its characters' classes tells whether shaping, tab stops,
   newlines or right-to-left order are to be looked at. Plain prose goes through a dozen array operations.
+- Rows are aligned only where a style asks for more than the left margin, and right-to-left rows are put in order
+  between their stretching and their moving: the order changes places, not widths.
 - Rows are broken in reading order; only rows with right-to-left characters are put in visual order afterwards.
 """
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vist.render.align import justify, move_rows, widen_ink
 from vist.render.atlas import GlyphAtlas
 from vist.render.breaking import Words, break_rows, break_tabbed_rows, find_words
 from vist.render.characters import BLANK, LOST, NEWLINE, RTL, SHAPE, TAB, can_shape
@@ -31,6 +34,8 @@ class Block:
     x from the page's left edge), `row` int64 (from the top of the first page). By row (R,): `row_start` int64 with n at
     its end (R + 1,), `text_end` and `ink_end` int64, the pixels at which its advances and its ink end (0 without ink).
     `order` (n,) lists the characters of every row from left to right; None when that is the reading order.
+    `text_start` and `ink_start` (R,) int64 are the pixels at which a row's advances and its ink begin; None when rows
+    begin at the left margin.
     """
 
     codes: np.ndarray
@@ -47,6 +52,8 @@ class Block:
     ink_end: np.ndarray
     columns: np.ndarray
     order: np.ndarray | None = None
+    text_start: np.ndarray | None = None
+    ink_start: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -71,11 +78,13 @@ class Block:
         """Return the block of the first rows."""
         n = int(self.row_start[rows])
         cut = {name: getattr(self, name)[:n] for name in _BY_CHARACTER}
-        cut |= {"text_end": self.text_end[:rows], "ink_end": self.ink_end[:rows]}
+        by_row = {name: getattr(self, name) for name in _BY_ROW}
+        cut |= {name: values[:rows] for name, values in by_row.items() if values is not None}
         order = None if self.order is None else self.order[:n]
         return replace(self, **cut, row_start=self.row_start[: rows + 1], order=order)
 
 
+_BY_ROW = ("text_end", "ink_end", "text_start", "ink_start")
 _BY_CHARACTER = ("codes", "classes", "glyph", "column", "left", "right", "advance", "x", "row")
 
 
@@ -103,6 +112,7 @@ def lay_block(text: str, atlas: GlyphAtlas, base: int | None = None) -> Block:
         tabs = np.flatnonzero(classes & TAB)
         rows, growth = break_tabbed_rows(words, cum, style.text_width, tabs, style.tab_width * atlas.blank_advance)
         run.advance[tabs] += growth
+        run.column[tabs] = 0  # a tab is wider than its glyph: its columns come from the wide background
         cum = _cumulate(run.advance)
     else:
         rows = break_rows(words, cum, style.text_width)
@@ -110,8 +120,14 @@ def lay_block(text: str, atlas: GlyphAtlas, base: int | None = None) -> Block:
     if style.newline == "blank" and present & NEWLINE:
         row_start = _insert_empty_rows(row_start, classes)
     block = _place(run, cum, row_start, words, style.margin_left)
+    if style.align == "justify":
+        justify(block, style)
     if present & RTL:
         reorder(block, text, atlas, base)
+    if style.letter_spacing < 0:
+        widen_ink(block)
+    if style.align in ("right", "center"):
+        move_rows(block, style)
     return block
 
 

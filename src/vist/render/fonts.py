@@ -30,6 +30,9 @@ from vist.render.style import PageStyle
 
 RENDERER_VERSION = "1"  # raise it when the same text, style and fonts give other pixels
 
+# Fields that styles did not always have: at these values pages are what they were before, and so are their hashes.
+_LATER = {"align": "left", "letter_spacing": 0}
+
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
 _OUTLINES = ("glyf", "CFF ", "CFF2")
 _NOT_REGULAR = re.compile(
@@ -147,5 +150,8 @@ def fingerprint(style: PageStyle) -> str:
     parts = [RENDERER_VERSION, file_digest(font_path(style.font))]
     drawn = style.to_dict()
     del drawn["name"], drawn["max_pages"], drawn["font"], drawn["fallback"]
+    for name, usual in _LATER.items():
+        if drawn[name] == usual:
+            del drawn[name]
     parts.extend(f"{key}={drawn[key]}" for key in sorted(drawn))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -61,9 +61,10 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
 class Layout:
     """Where every one of n characters stands; arrays are int32 unless said.
 
-    `page`, `row` (on its page), `x` (pixels from the page's left edge, of the advance box), `advance` (pixels; 0 for
-    what takes no room), `glyph` (number in this process's atlas), all (n,). `spans` (P, 2) int64: first character
-    of each page and the one after its last. `ink` (P, rows, cols) bool: cells touched by the text of their row.
+    `page`, `row` (on its page), `x` (pixels from the page's left edge, of the advance box), `advance` (pixels, with the
+    letter spacing, half of it on each side, and what a justified blank gained; 0 for what takes no room), `glyph`
+    (number in this process's atlas), all (n,). `spans` (P, 2) int64: first character of each page and the one after its
+    last. `ink` (P, rows, cols) bool: cells touched by the text of their row.
     """
 
     style: PageStyle
@@ -85,11 +86,18 @@ class Layout:
 
 
 def ink_mask(block: Block, style: PageStyle) -> np.ndarray:
-    """Return (P, rows, cols) bool: the cells from a row's start to the end of its last glyph."""
+    """Return (P, rows, cols) bool: the cells from a row's start to the end of its last glyph.
+
+    The start is the page's left edge, unless rows are moved to the right or to the middle.
+    """
     pages = block.pages(style.rows)
     ends = np.zeros(pages * style.rows, np.int64)
     ends[: block.rows] = block.ink_end
-    return (np.arange(style.cols) * style.row_height < ends[:, None]).reshape(pages, style.rows, style.cols)
+    cells = np.arange(style.cols) * style.row_height
+    mask = cells < ends[:, None]
+    if block.ink_start is not None:
+        mask[: block.rows] &= cells + style.row_height > block.ink_start[:, None]
+    return mask.reshape(pages, style.rows, style.cols)
 
 
 def page_spans(block: Block, style: PageStyle) -> np.ndarray:

@@ -64,6 +64,8 @@ def _column_numbers(block: Block, first: int, last: int, pen: np.ndarray, style:
     numbers[: pen[0]] = 0
     by_row = numbers.reshape(rows, width)
     by_row[:, : style.margin_left] = 0
+    if block.text_start is not None:  # a row that ended in ink runs on to where this one begins
+        by_row *= np.arange(width) >= block.text_start[first:last, None]
     inked = filled[~hangs]
     by_row[inked] *= np.arange(width) < block.text_end[first + inked, None]
     return numbers

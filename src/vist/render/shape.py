@@ -10,6 +10,8 @@ Decisions
   in joined form. So a word is broken at a row's edge, and looked up by patch, like any other stretch of characters.
 - Where clusters do not touch each other (Latin with marks, Hebrew, Thai) each cluster is a piece; elsewhere a piece is
   as much of a word as one font covers.
+- Letter spacing goes to pieces: between clusters where these are pieces, and around a whole word in scripts whose
+  letters are joined or stacked, which it would tear.
 - A cluster that no single font covers is drawn character by character, so that what is missing is known one by one.
 """
 
@@ -233,12 +235,14 @@ def _stops(atlas: GlyphAtlas, face: int, text: str, size: int, direction: str, t
     A beginning is measured with a joiner at its end, which keeps an Arabic letter in the form it has inside the word.
     """
     font = sized_font(atlas.stack.paths[face], size, raqm=True)
+    before = atlas.style.space_before
+    lead = before if direction == "ltr" else atlas.style.letter_spacing - before  # is the first character's
     stops = np.zeros(len(text) + 1, np.int64)
     for position in range(1, len(text)):
         if follows(ord(text[position])):
             stops[position] = -1  # a mark has no width of its own: all of it is its base's
         else:
-            stops[position] = round(font.getlength(text[:position] + chr(_ZWJ), direction=direction))
+            stops[position] = lead + round(font.getlength(text[:position] + chr(_ZWJ), direction=direction))
     stops[-1] = total
     stops = np.minimum(np.maximum.accumulate(stops), total)
     for position in range(len(text) - 1, 0, -1):

@@ -1,4 +1,4 @@
-"""How a page looks: size, row height, font, margins, colours, what a newline and a tab become.
+"""How a page looks: size, row height, font, margins, colours, alignment, what a newline and a tab become.
 
 Owns `PageStyle` and the named presets. Knows nothing about text, glyphs or pixels.
 
@@ -10,6 +10,7 @@ Decisions
 - `glyph` is an A4 page at 72 dots an inch and `glyph-96` at 96 (Glyph, arXiv 2510.17800), `dense` a page of small
   letters of one width, for code and tables. All keep lines as rows.
 - The margins are one pixel wide: they take the antialiased edge that a glyph puts outside its advance box.
+- Letters may be set one pixel closer and no more: at 10 px that is where neighbours begin to touch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Literal, get_args
 from vist.errors import VistError
 
 Newline = Literal["space", "break", "blank"]
+Align = Literal["left", "right", "center", "justify"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class PageStyle:
     Lengths are in pixels. `font` is the name of a bundled font or the path of a font file. `fallback` names the fonts
     that draw what `font` has no glyph for, best first; None means the installed ones, () none. `newline` is what a line
     break of the text becomes: a blank ("space"), a new row ("break"), or a new row with an empty row before it
-    ("blank"). `tab_width` is the distance of tab stops in widths of a blank; 1 means that a tab is one blank.
+    ("blank"). `tab_width` is the distance of tab stops in widths of a blank; 1 means that a tab is one blank. `align`
+    is where rows stand between the margins, in both directions of reading; "justify" stretches blanks until a row ends
+    at the right margin, except in the last row of a paragraph. `letter_spacing` is added to the advance of every
+    letter and blank, half of it on each side.
     `max_pages` limits what one call may draw; None is no limit. Source: paper, section 3 and appendix on rendering.
     """
 
@@ -47,6 +52,8 @@ class PageStyle:
     newline: Newline = "space"
     tab_width: int = 1
     max_pages: int | None = None
+    align: Align = "left"
+    letter_spacing: int = 0
 
     def __post_init__(self) -> None:
         for name in _INTEGERS:
@@ -56,6 +63,8 @@ class PageStyle:
         self._check_room()
         if self.newline not in get_args(Newline):
             raise VistError(f"newline={self.newline!r} is not known: use one of {', '.join(get_args(Newline))}.")
+        if self.align not in get_args(Align):
+            raise VistError(f"align={self.align!r} is not known: use one of {', '.join(get_args(Align))}.")
         if self.foreground == self.background:
             raise VistError(f"foreground and background are both {self.foreground}: nothing could be read, change one.")
         if not isinstance(self.font, str) or not self.font:
@@ -71,10 +80,12 @@ class PageStyle:
                 f"font_size={self.font_size} does not fit rows of {self.row_height} px: "
                 "lower font_size or raise row_height."
             )
-        if self.text_width < 4 * self.font_size:
+        letter = self.font_size + max(self.letter_spacing, 0)
+        if self.text_width < 4 * letter:
+            needed = "font_size" if letter == self.font_size else "(font_size + letter_spacing)"
             raise VistError(
                 f"margins {self.margin_left} + {self.margin_right} px leave {self.text_width} of {self.width} px, "
-                f"and rows need at least 4 x font_size = {4 * self.font_size} px: widen the page or shrink the margins."
+                f"and rows need at least 4 x {needed} = {4 * letter} px: widen the page or shrink the margins."
             )
 
     @property
@@ -91,6 +102,11 @@ class PageStyle:
     def text_width(self) -> int:
         """Pixels that the text of a row may fill."""
         return self.width - self.margin_left - self.margin_right
+
+    @property
+    def space_before(self) -> int:
+        """Pixels of the letter spacing that stand left of a letter; the rest stands right of it."""
+        return max(self.letter_spacing, 0) // 2
 
     @classmethod
     def named(cls, style: str | PageStyle) -> PageStyle:
@@ -133,6 +149,7 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "background": (0, 255),
     "tab_width": (1, 64),
     "max_pages": (1, 2**31 - 1),
+    "letter_spacing": (-1, 8),
 }
 
 

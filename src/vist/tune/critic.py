@@ -69,7 +69,8 @@ def question(found: Sequence[Found], space: Space, count: int) -> str:
     return (
         "Text is drawn on pages and read back from them. A page style has two aims: a high accuracy of reading (0 to "
         "1) and few tokens for 1,000 characters. Lengths are in points, dpi scales them to pixels, margin is on both "
-        f"sides, greys go from 0 to 255.\nGenes and their values: {genes}\nScored so far, best first:\n{scored}\n"
+        "sides, letter_spacing is added to the width of every letter and blank, greys go from 0 to 255.\n"
+        f"Genes and their values: {genes}\nScored so far, best first:\n{scored}\n"
         f"First say in two sentences which genes help and which harm. Then propose {count} new styles that should lie "
         "beyond the best of these in one aim without losing the other. End with a JSON list of objects of these genes."
     )

@@ -9,7 +9,8 @@ Decisions
   without changing the layout's proportions.
 - Genes that do not fit together are repaired, not refused: rows grow to the letters, contrast to what can be told
   apart. So every genome has a style, and crossover cannot fail.
-- Alignment and letter spacing are no genes: the renderer sets text flush left with the font's own advances.
+- A space may leave out the genes that came later (`LATER`); these keep their usual values and take no chance. So a log
+  that was begun without them goes on as it would have, and a genome's key names them only where they are not as usual.
 - `newline` has one value more than a style: `marks` runs lines on with a mark for each break.
 """
 
@@ -40,14 +41,21 @@ SPACE: Space = {
     "background": (255, 224, 0),
     "newline": ("space", "break", "blank", MARKS),
     "tab_width": (1, 4),
+    "align": ("left", "right", "center", "justify"),
+    "letter_spacing": (-1, 0, 1, 2),
 }
 _CONTRAST = 128  # levels of grey between letters and paper, at least
 _SMALLEST_ROW, _SMALLEST_FONT = 8, 5  # px, what a style allows
+_CLOSEST, _WIDEST = -1, 8  # px of letter spacing, what a style allows
+LATER = ("align", "letter_spacing")  # genes that older logs do not know
 
 
 @dataclass(frozen=True)
 class Genome:
-    """A page style as a search sees it; lengths in points, `margin` on both sides, greys from 0 to 255."""
+    """A page style as a search sees it; lengths in points, `margin` on both sides, greys from 0 to 255.
+
+    `letter_spacing` is what every letter and blank gets besides its own width; below zero letters stand closer.
+    """
 
     dpi: int = 72
     width: int = 595
@@ -60,11 +68,14 @@ class Genome:
     background: int = 255
     newline: str = "break"
     tab_width: int = 4
+    align: str = "left"
+    letter_spacing: int = 0
 
     @property
     def key(self) -> str:
         """The genes in one line, the same for the same genes."""
-        return " ".join(f"{name}={value}" for name, value in asdict(self).items())
+        named = {name: value for name, value in asdict(self).items() if name not in LATER or value != _USUAL[name]}
+        return " ".join(f"{name}={value}" for name, value in named.items())
 
     def style(self) -> PageStyle:
         """Return the page style, in px. Raises VistError for genes out of a style's range."""
@@ -83,6 +94,8 @@ class Genome:
             background=self.background,
             newline="space" if self.newline == MARKS else self.newline,  # type: ignore[arg-type]
             tab_width=self.tab_width,
+            align=self.align,  # type: ignore[arg-type]
+            letter_spacing=min(_WIDEST, max(_CLOSEST, self._px(self.letter_spacing))),
         )
 
     def prepare(self, text: str) -> str:
@@ -95,6 +108,7 @@ class Genome:
 
 
 GENES = tuple(field.name for field in fields(Genome))
+_USUAL = asdict(Genome())
 
 
 def narrow(space: Space, fixed: Mapping[str, tuple[Value, ...]]) -> Space:
@@ -110,7 +124,8 @@ def narrow(space: Space, fixed: Mapping[str, tuple[Value, ...]]) -> Space:
 
 def repair(genome: Genome, space: Space) -> Genome:
     """Return a genome whose values are all in the space and fit together: the nearest values, the largest contrast."""
-    values = {name: _nearest(getattr(genome, name), space[name]) for name in GENES}
+    nearest = {name: _nearest(getattr(genome, name), values) for name, values in space.items()}
+    values: dict[str, Value] = {**_USUAL, **nearest}
     if values["font_size"] > values["row_height"]:  # type: ignore[operator]
         fitting = [row for row in space["row_height"] if row >= values["font_size"]]  # type: ignore[operator]
         values["row_height"] = min(fitting, default=max(space["row_height"]))  # type: ignore[type-var]
@@ -135,12 +150,13 @@ def _nearest(value: Value, values: tuple[Value, ...]) -> Value:
 
 def draw(rng: random.Random, space: Space) -> Genome:
     """Return a genome by chance."""
-    return repair(Genome(**{name: rng.choice(space[name]) for name in GENES}), space)  # type: ignore[arg-type]
+    genes = {name: rng.choice(space[name]) for name in GENES if name in space}
+    return repair(Genome(**genes), space)  # type: ignore[arg-type]
 
 
 def mutate(genome: Genome, rng: random.Random, space: Space, rate: float) -> Genome:
     """Return a genome with about a share `rate` of its genes changed, one at least: numbers to a neighbour, if any."""
-    free = [name for name in GENES if len(space[name]) > 1]
+    free = [name for name in GENES if len(space.get(name, ())) > 1]
     chosen = [name for name in free if rng.random() < rate] or [rng.choice(free)] if free else []
     changes = {name: _moved(getattr(genome, name), space[name], rng) for name in chosen}
     return repair(replace(genome, **changes), space)  # type: ignore[arg-type]
@@ -158,7 +174,7 @@ def _moved(value: Value, values: tuple[Value, ...], rng: random.Random) -> Value
 
 def cross(first: Genome, second: Genome, rng: random.Random, space: Space) -> Genome:
     """Return a genome that has each gene from one of two by chance."""
-    genes = {name: getattr(rng.choice((first, second)), name) for name in GENES}
+    genes = {name: getattr(rng.choice((first, second)), name) for name in GENES if name in space}
     return repair(Genome(**genes), space)
 
 

@@ -7,6 +7,7 @@ Decisions
   log has scored or a critic has proposed is taken from there. So an interrupted search and a whole one find the same,
   and a longer one begins as a shorter one ended.
 - The log is JSON Lines, a line for each score and for each generation's proposals; a line that broke off is skipped.
+- A log that was begun before some genes were there goes on in the space that it was begun in.
 - The first line says what the search is of. A log of another search is refused: its scores are no scores here.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 from vist.errors import VistError
 from vist.tune.archive import Archive, Found
 from vist.tune.critic import Proposer
-from vist.tune.genome import Genome, Space, from_dict
+from vist.tune.genome import LATER, Genome, Space, from_dict
 from vist.tune.objective import Score
 from vist.tune.population import first_generation, next_generation, order, survive
 
@@ -57,6 +58,20 @@ class SearchSettings:
                 raise VistError(f"{name} is {value!r}; give a whole number of at least {least}.")
         if not 0 <= self.mutation <= 1:
             raise VistError(f"mutation is {self.mutation!r}; give a share from 0 to 1.")
+
+
+def begun_space(path: Path, space: Space) -> Space:
+    """Return the space of the search whose log this is, if it was begun before some genes of `space` were there.
+
+    Any other log, or none, gives `space` itself.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            begun = json.loads(file.readline())["search"]["space"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return space
+    older = {name: values for name, values in space.items() if name not in LATER}
+    return older if begun == json.loads(json.dumps(older)) else space
 
 
 class Log:
