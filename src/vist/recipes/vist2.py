@@ -43,7 +43,7 @@ def vist2_nano() -> Vist2NanoRecipe:
         mix=ExampleMix(
             {"continue": 0.5, "recall": 0.4, "quote": 0.1}, PROSE, facts_per_kilobyte=6, repeated_words=True
         ),
-        instruct=StageConfig(steps=90, batch_size=12, learning_rate=1e-3, weight_decay=0.02, backbone_rate=0.6),
+        instruct=StageConfig(steps=50, batch_size=12, learning_rate=1e-3, weight_decay=0.02, backbone_rate=0.6),
         instruct_curriculum=Curriculum(chunks=(3, 4), ratio=(4.0, 4.0), until=0.5),
         tasks={"recall": 0.5, "quote": 0.3, "continue": 0.1, "classify": 0.1},
         replay=0.5,
