@@ -79,7 +79,8 @@ _QUOTE = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z_$][\w$]*+")
 _DEFINED = re.compile(
-    r"\b(?:def|class|func|fn|function|const|let|var|val|struct|enum|interface|trait|type)[ \t]{1,8}"
+    r"(?:\b(?:def|class|func|fun|fn|function|const|let|var|val|struct|enum|interface|trait|type|macro_rules!)"
+    r"|#[ \t]{0,8}define)[ \t]{1,8}"
     r"(?:\([^()\n]{0,80}\)[ \t]{0,8})?(?:mut[ \t]{1,8})?([A-Za-z_$][\w$]{0,127})"
     r"|^[ \t]{0,64}([A-Za-z_$][\w$]{0,127})[ \t]{0,8}(?::[^=\n]{1,80})?=(?![=>])",
     re.MULTILINE,

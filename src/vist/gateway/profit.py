@@ -133,11 +133,10 @@ class Weighed:
 
 
 class _Promise(NamedTuple):
-    """What a text should cost on a sheet: whether in too many pages, in tokens, and in pages."""
+    """What a text should cost on a sheet, in tokens, and whether it should need too many pages."""
 
     crowded: bool
     tokens: int
-    pages: int
     sheet: Sheet
 
 
@@ -228,8 +227,7 @@ def introduce(guarded: Guarded, pages: int, marked: bool) -> str:
     legend = f"; {flow.LEGEND}" if marked else ""
     if not guarded.kept:
         return f"[The next {images} text that belongs here{legend}.]"
-    first = guarded.marker(guarded.kept[0].number)
-    return f"[The next {images} text that belongs here{legend}; marks such as {first} stand for:]\n{guarded.legend()}"
+    return f"[The next {images} text that belongs here{legend}; marks stand for:]\n{guarded.legend()}"
 
 
 def count_text(text: str, profile: Profile, tokenizer: Tokenizer | None, most: int) -> tuple[int, bool]:
@@ -291,7 +289,6 @@ def _promising(text: str, table: _Table) -> list[_Promise]:
         rows = np.maximum(1, np.ceil(lengths / (_RAGGED * sheet.style.text_width)))
         whole, rest = divmod(math.ceil(float(rows.sum()) * len(text) / len(sample)), sheet.style.rows)
         tokens = whole * sheet.tokens + price_of_rows(table.family, sheet.style, rest, table.detail)
-        pages = whole + (rest > 0)
-        return _Promise(pages > table.room, tokens, pages, sheet)
+        return _Promise(whole + (rest > 0) > table.room, tokens, sheet)
 
-    return sorted(map(promise, table.sheets), key=lambda choice: choice[:3])[:_TRIED]
+    return sorted(map(promise, table.sheets), key=lambda choice: choice[:2])[:_TRIED]
