@@ -140,6 +140,15 @@ def test_times_of_day_are_no_addresses_and_kept_on_request_only() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("before", ["", "see:", "id=", "to "])
+@pytest.mark.parametrize("after", [":", ": it", ",", ".", ""])
+@pytest.mark.parametrize(
+    "address", ["7e:34:56:49:c9:e7", "2001:db8:1:2:3:4:5:6", "2001:db8::8a2e:370", "2001:db8:1:2:f985"]
+)
+def test_a_colon_beside_an_address_is_the_sentences(address: str, before: str, after: str) -> None:
+    assert found(f"{before}{address}{after}") == [("address", address)]
+
+
 def test_marked_spans_are_obeyed_first() -> None:
     assert found("a <verbatim>b 12345</verbatim> c") == [(VERBATIM, "<verbatim>b 12345</verbatim>")]
     assert found("<verbatim>a <verbatim>b</verbatim> c</verbatim> d") == [
