@@ -6,7 +6,8 @@ is parsed, every text guarded, weighed, laid out, drawn and compressed to PNG, a
 
 Prints milliseconds of processor time per 100 kB of the request, the best and the median of several rounds, and the bar
 for it. Processor time is what one core needs, whatever else the machine does. One thread; the first rewriting of a
-process, which reads fonts and draws glyphs for the first time, is not counted and printed apart.
+process, which reads fonts and draws glyphs for the first time, is not counted and printed apart. The exit status is 1
+if the best round of a kind misses the bar.
 """
 
 from __future__ import annotations

@@ -285,9 +285,11 @@ def _promising(text: str, table: _Table) -> list[_Promise]:
     starts = np.append(0, breaks[breaks < len(sample)])
     lengths = np.add.reduceat(measure(sample, table.sheets[0].style), starts)  # px of each line
 
+    widths = {sheet.style.text_width for sheet in table.sheets}  # of which several sheets can have the same
+    rows = {width: float(np.maximum(1, np.ceil(lengths / (_RAGGED * width))).sum()) for width in widths}
+
     def promise(sheet: Sheet) -> _Promise:
-        rows = np.maximum(1, np.ceil(lengths / (_RAGGED * sheet.style.text_width)))
-        whole, rest = divmod(math.ceil(float(rows.sum()) * len(text) / len(sample)), sheet.style.rows)
+        whole, rest = divmod(math.ceil(rows[sheet.style.text_width] * len(text) / len(sample)), sheet.style.rows)
         tokens = whole * sheet.tokens + price_of_rows(table.family, sheet.style, rest, table.detail)
         return _Promise(whole + (rest > 0) > table.room, tokens, sheet)
 
