@@ -7,9 +7,9 @@ Anthropic's shape in turn. The logs are built from names in the code; all other 
 UUID, a hash and a large number are planted into every long text.
 
 Prints for each model, and for all together, the estimated input tokens before and after `compress_messages` with the
-default policy, in all and by kind, the conversation that saves least, how many of the planted strings and of those that
-the guard kept are not in the result as text, and CPU seconds per 100 kB. The exit status is 1 if a conversation costs
-more than before or a kept string is missing.
+default policy, in all, by kind and by shape, the conversation that saves least, how many of the planted strings and of
+those that the guard kept are not in the result as text, and CPU seconds per 100 kB. The exit status is 1 if a
+conversation costs more than before or a kept string is missing.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ MODELS = (
 ).split()
 SIZES, TURNS = (4_000, 12_000), 10
 KINDS = ("books", "docs", "code", "logs", "json")
+SHAPES = ("openai", "anthropic")
 Draw = Callable[[random.Random, int], str]
 
 
@@ -116,7 +117,7 @@ def plant(rng: random.Random, text: str, planted: list[str]) -> str:
 
 def converse(kind: str, number: int, draw: Draw, rng: random.Random) -> Conversation:
     """A conversation of one kind: a chat for books, an agent with tools for all others."""
-    shape, planted = ("openai", "anthropic")[number % 2], list[str]()
+    shape, planted = SHAPES[number % 2], list[str]()
     texts = [plant(rng, draw(rng, rng.randrange(*SIZES)), planted) for _ in range(TURNS)]
     turns = list(_chat(texts) if kind == "books" else _agent(texts, shape))
     return Conversation(kind, shape, turns, tuple(planted))
@@ -186,19 +187,20 @@ def missing(conversation: Conversation, done: Compressed) -> tuple[int, int]:
 
 def measure(model: str, conversations: list[Conversation]) -> tuple[bool, int, int]:
     """Print a model's line; whether no conversation got dearer or lost a kept string, and the tokens of all."""
-    sums = {kind: [0, 0] for kind in KINDS}
+    sums = {name: [0, 0] for name in (*KINDS, *SHAPES)}
     worst, lost, gone, seconds, size = 1.0, 0, 0, 0.0, 0
     for each in conversations:
         start = time.process_time()
         done = compress_messages(each.messages, model, CompressionPolicy(shape=each.shape))  # type: ignore[arg-type]
         seconds, size = seconds + time.process_time() - start, size + len(json.dumps(each.messages))
-        sums[each.kind][0] += done.report.before
-        sums[each.kind][1] += done.report.after
+        for name in (each.kind, each.shape):
+            sums[name][0] += done.report.before
+            sums[name][1] += done.report.after
         worst = min(worst, done.report.saving)
         planted, kept = missing(each, done)
         lost, gone = lost + planted, gone + kept
-    before, after = (sum(pair[place] for pair in sums.values()) for place in (0, 1))
-    shares = "".join(f"{1 - pair[1] / pair[0]:>7.0%}" for pair in sums.values())
+    before, after = (sum(sums[kind][place] for kind in KINDS) for place in (0, 1))
+    shares = "".join(f"{1 - sums[name][1] / sums[name][0]:>{len(name) + 2}.0%}" for name in sums)
     print(
         f"{model:18}{before:>10,}{after:>10,}{1 - after / before:>6.0%}{shares}{worst:>8.0%}{lost:>6}{gone:>6}", end=""
     )
@@ -221,10 +223,10 @@ def main() -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for number, each in enumerate(conversations):
             (arguments.out / f"{number:02d}-{each.kind}.json").write_text(json.dumps(vars(each), indent=1))
-    head = "".join(f"{kind:>7}" for kind in KINDS)
+    head = "".join(f"{name:>{len(name) + 2}}" for name in (*KINDS, *SHAPES))
     print(f"{'model':18}{'before':>10}{'after':>10}{'saved':>6}{head}{'worst':>8}{'lost':>6}{'gone':>6}{'s/100kB':>8}")
     good, before, after = zip(*(measure(model, conversations) for model in arguments.model), strict=True)
-    print(f"{'all':18}{sum(before):>10,}{sum(after):>10,}{1 - sum(after) / sum(before):>6.0%}")
+    print(f"{'all':18}{sum(before):>10,}{sum(after):>10,}{1 - sum(after) / sum(before):>6.1%}")
     sys.exit(not all(good))
 
 

@@ -3,6 +3,7 @@
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,16 @@ from hypothesis import strategies as st
 import vist
 from gateway.labelled import STRINGS, covered, plant
 from vist.errors import VistError
-from vist.gateway import GuardPolicy, Span, annotate, find_verbatim, restore
-from vist.gateway.guard import DEFAULT_KINDS, KINDS, UNCLOSED, VERBATIM
+from vist.gateway import (
+    CompressionPolicy,
+    GuardPolicy,
+    Span,
+    annotate,
+    compress_messages,
+    find_verbatim,
+    restore,
+)
+from vist.gateway.guard import DEFAULT_KINDS, FOREIGN, KINDS, UNCLOSED, VERBATIM
 
 PROSE = (Path(vist.__file__).parent / "assets" / "texts" / "alice_in_wonderland.txt").read_text(encoding="utf-8")
 
@@ -131,6 +140,15 @@ def test_times_of_day_are_no_addresses_and_kept_on_request_only() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("before", ["", "see:", "id=", "to "])
+@pytest.mark.parametrize("after", [":", ": it", ",", ".", ""])
+@pytest.mark.parametrize(
+    "address", ["7e:34:56:49:c9:e7", "2001:db8:1:2:3:4:5:6", "2001:db8::8a2e:370", "2001:db8:1:2:f985"]
+)
+def test_a_colon_beside_an_address_is_the_sentences(address: str, before: str, after: str) -> None:
+    assert found(f"{before}{address}{after}") == [("address", address)]
+
+
 def test_marked_spans_are_obeyed_first() -> None:
     assert found("a <verbatim>b 12345</verbatim> c") == [(VERBATIM, "<verbatim>b 12345</verbatim>")]
     assert found("<verbatim>a <verbatim>b</verbatim> c</verbatim> d") == [
@@ -170,6 +188,62 @@ def test_names_and_quotes_are_kept_on_request_only() -> None:
     assert ("identifier", "limit") in found(code, identifiers=True, identifier_uses=3)
     said = "She said “so be it”, 'no' and \"yes\"; it's the dog's."
     assert found(said, quotes=True) == [("quote", "“so be it”"), ("quote", "'no'"), ("quote", '"yes"')]
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("def parse_header(x):", "parse_header"),
+        ("async def fetch_rows():", "fetch_rows"),
+        ("class LexerState:", "LexerState"),
+        ("func (s *Server) ListenAll() error {", "ListenAll"),
+        ("pub fn next_token(&mut self) {", "next_token"),
+        ("export const MAX_DEPTH = 3;", "MAX_DEPTH"),
+        ("fun readAll(): String {", "readAll"),
+        ("#define RING_SIZE 64", "RING_SIZE"),
+        ("macro_rules! try_all {", "try_all"),
+        ("let mut cursor = 0;", "cursor"),
+        ("retries: int = 3", "retries"),
+        ("  $total = 3", "$total"),
+    ],
+)
+def test_a_name_that_code_defines_once_is_kept_on_request(code: str, name: str) -> None:
+    assert ("identifier", name) in found(f"// first\n{code}\n", identifiers=True)
+    assert "identifier" not in dict(found(f"// first\n{code}\n"))
+    often = f"{code}\n" + f"use {name} here\n" * 3
+    assert ("identifier", name) not in found(often, identifiers=True)
+
+
+EVERY_KIND = [
+    *((kind, next(exact for name, exact in KEPT if name == kind)) for kind in DEFAULT_KINDS),
+    ("time", "23:59:07"),
+    ("identifier", "parse_header"),
+    ("quote", "\u201cas you were\u201d"),
+    ("pattern", "Room Seven"),
+    (VERBATIM, "keep this line"),
+    (FOREIGN, "zero\u200bwidth"),
+]
+
+
+@pytest.mark.parametrize(("kind", "exact"), EVERY_KIND, ids=[kind for kind, _ in EVERY_KIND])
+@pytest.mark.parametrize(
+    ("shape", "model"),
+    [("openai", "gpt-4o"), ("openai", "gemini-3-pro"), ("responses", "gpt-4o"), ("anthropic", "claude-sonnet-4-5")],
+)
+def test_every_kind_is_text_in_the_messages_that_are_sent(kind: str, exact: str, shape: Any, model: str) -> None:
+    """From the policy to the wire: the string is in a text block, tied to its mark, and not on the pages."""
+    planted = {VERBATIM: f"<verbatim>{exact}</verbatim>", "identifier": f"\ndef {exact}(x):\n"}.get(kind, exact)
+    text = f"{PROSE[1000:6000]} {planted} {PROSE[6000:9000]}"
+    guard = GuardPolicy(identifiers=True, quotes=kind == "quote", times=True, patterns=("Room Seven",))
+    policy = CompressionPolicy(keep_recent=0, step=1, shape=shape, guard=guard)
+    done = compress_messages([{"role": "user", "content": text}], model, policy)
+    blocks = done.messages[0]["content"]
+    assert [block["type"] in ("text", "input_text") for block in blocks] == [True] + [False] * (len(blocks) - 1)
+    (part,) = done.report.imaged
+    assert part.guarded is not None and restore(part.guarded) == text
+    kept = next(kept for kept in part.guarded.kept if kept.text == exact)
+    assert kept.kind == kind and f"{part.guarded.marker(kept.number)} {exact}" in blocks[0]["text"].split("\n")
+    assert exact not in part.guarded.text
 
 
 @pytest.mark.parametrize(

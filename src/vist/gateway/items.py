@@ -68,18 +68,18 @@ def _texts(content: Any, kind: str) -> Iterator[tuple[str, Place]]:
             yield "", Place(index, None, "image" if name == "input_image" else "other")
 
 
-def press_item(item: Any, press: Press, detail: str) -> Any:
+def press_item(item: Any, press: Press) -> Any:
     """Return a user message or a tool's output with the texts that `press` takes as pages."""
     field, kind = ("output", "tool_result") if get(item, "type") == OUTPUT else ("content", "text")
     content = item[field]
     if isinstance(content, str):
         weighed = press(content, Place(None, None, kind), "")
-        return {**item, field: item_blocks(weighed, detail)} if weighed else item
+        return {**item, field: item_blocks(weighed)} if weighed else item
     blocks: list[Block] = []
     for index, block in enumerate(content):
         plain = is_text(block, {"type", "text"}, "input_text")
         weighed = press(block["text"], Place(index, None, kind), "") if plain else None
-        blocks += item_blocks(weighed, detail) if weighed else [block]
+        blocks += item_blocks(weighed) if weighed else [block]
     return with_field(item, field, blocks)
 
 
@@ -93,8 +93,9 @@ def can_press(item: Any) -> bool:
     return message and isinstance(item.get("content"), str | list)
 
 
-def item_blocks(weighed: Weighed, detail: str) -> Sequence[Block]:
-    """Return the introduction and the pages as blocks of a message or of a tool's output."""
+def item_blocks(weighed: Weighed) -> Sequence[Block]:
+    """Return the introduction and the pages as blocks of a message or of a tool's output, with the level of each."""
     pages = [f"data:image/png;base64,{base64.b64encode(page).decode('ascii')}" for page in weighed.pages]
-    images = ({"type": "input_image", "image_url": page, "detail": detail} for page in pages)
+    levels = zip(pages, weighed.details, strict=True)
+    images = ({"type": "input_image", "image_url": page, "detail": detail} for page, detail in levels)
     return [{"type": "input_text", "text": weighed.introduction}, *images]

@@ -9,6 +9,9 @@ Decisions
   pages, for good: a part's fate hangs on itself and on what stands before it, never on what comes after.
 - The tool results of one call are old only together: their pages stand behind the last of them.
 - `max_pages` is for the whole conversation, counted from its start, with the images that were there.
+- A page is sent below the default level of detail only where its message carries the level to the model: in user
+  messages of OpenAI's two shapes. Anthropic's images have none, and hosts that hand the Responses API on to another one
+  drop it in the outputs of tools.
 - The input is not changed; what is not rewritten is returned as the same objects.
 - What the conversation lacks in form (no content, unknown blocks, results without a call) passes through untouched:
   refusing it is the API's business. Only what cannot be walked at all is an error.
@@ -17,7 +20,7 @@ Decisions
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -28,7 +31,6 @@ from vist.gateway.places import Place, get, role_of
 from vist.gateway.profiles import Profile, resolve_profile
 from vist.gateway.profit import Gate, Tokenizer, Weighed, count_text, weigh
 from vist.gateway.report import IMAGED, KEPT, Compressed, Part, Report
-from vist.gateway.sheets import page_detail
 
 _RECENT = "It is among the recent messages."
 _NO_CALL = "The tool result follows no tool call."
@@ -145,49 +147,46 @@ class _Run:
     policy: CompressionPolicy
     tokenizer: Tokenizer | None
     cache: PageCache | None
+    shape: str = "openai"
     parts: list[Part] = field(default_factory=list)
     images: int = 0
 
     def compress(self) -> Compressed:
         policy, given = self.policy, self.given
         default: shapes.Shape = "anthropic" if self.profile.name.startswith("claude") else "openai"
-        shape = shapes.detect_shape(given, default) if policy.shape == "auto" else policy.shape
+        self.shape = shapes.detect_shape(given, default) if policy.shape == "auto" else policy.shape
         out: list[Any] = []
         boundary, at, settled = policy.boundary(len(given)), 0, 0
         while at < len(given):
-            end = _end_of_tools(given, at) if shape == "openai" else at + 1
-            out += self._group(at, end, shape, len(out), end <= boundary)
-            may_grow = shape == "openai" and end == len(given) and role_of(given[at]) == "tool"
+            end = _end_of_tools(given, at) if self.shape == "openai" else at + 1
+            out += self._group(at, end, len(out), end <= boundary)
+            may_grow = self.shape == "openai" and end == len(given) and role_of(given[at]) == "tool"
             settled = len(out) if end <= boundary and not may_grow else settled
             at = end
         return Compressed(out, Report(tuple(self.parts), self.profile.name), settled)
 
-    def _group(self, at: int, end: int, shape: str, place: int, old: bool) -> list[Any]:
+    def _group(self, at: int, end: int, place: int, old: bool) -> list[Any]:
         """What stands in place of the messages from `at` to `end`: one, or the tool results of one call."""
         group, role = self.given[at:end], role_of(self.given[at])
         before = len(self.parts)
         if not old:
             written, reason = list(group), _RECENT
-        elif shape == "responses":
+        elif self.shape == "responses":
             written, reason = self._item(group[0], at, place)
-        elif role == "tool" and shape == "openai":
+        elif role == "tool" and self.shape == "openai":
             written, reason = self._tools(group, at, place)
         elif role == "user" and isinstance(group[0], dict) and isinstance(group[0].get("content"), str | list):
-            press = partial(self._press, at, place)
-            if shape == "openai":
-                written = [shapes.openai_user(group[0], press, page_detail(self.profile))]
-            else:
-                written = [shapes.anthropic_user(group[0], press)]
-            reason = _FIELDS
+            put = shapes.openai_user if self.shape == "openai" else shapes.anthropic_user
+            written, reason = [put(group[0], partial(self._press, at, place))], _FIELDS
         else:
             written, reason = list(group), _NO_IMAGES.format(role)
-        self._note_kept(at, group, reason, before, shape)
+        self._note_kept(at, group, reason, before)
         return written
 
     def _item(self, item: Any, at: int, place: int) -> tuple[list[Any], str]:
         if not items.can_press(item):
             return [item], _NO_IMAGES.format(_speaker(item))
-        return [items.press_item(item, partial(self._press, at, place), page_detail(self.profile))], _FIELDS
+        return [items.press_item(item, partial(self._press, at, place))], _FIELDS
 
     def _tools(self, group: Sequence[Any], at: int, place: int) -> tuple[list[Any], str]:
         if self.policy.tool_results == "text":
@@ -195,15 +194,16 @@ class _Run:
         if at == 0 or not get(self.given[at - 1], "tool_calls"):
             return list(group), _NO_CALL
         presses = [partial(self._press, at + index, place + len(group)) for index in range(len(group))]
-        return shapes.openai_tools(group, presses, page_detail(self.profile)), _FIELDS
+        return shapes.openai_tools(group, presses), _FIELDS
 
     def _press(self, message: int, pages_in: int, text: str, place: Place, extra: str) -> Weighed | None:
         """Weigh a text and note what became of it; None if it stays."""
         policy = self.policy
         if place.kind == "tool_result" and policy.tool_results == "text":
             return None
-        room = max(0, policy.max_pages - self.images)
-        weighed = self._weigh(text, extra, room)
+        carried = self.shape == "openai" or (self.shape == "responses" and place.kind == "text")
+        gate = policy if carried else replace(policy, detail="high")
+        weighed = self._weigh(text, gate, extra, max(0, policy.max_pages - self.images))
         self.parts.append(
             Part(
                 message,
@@ -225,19 +225,19 @@ class _Run:
         self.images += len(weighed.pages)
         return weighed if weighed.pays else None
 
-    def _weigh(self, text: str, extra: str, room: int) -> Weighed:
+    def _weigh(self, text: str, gate: Gate, extra: str, room: int) -> Weighed:
         if self.cache is None or self.tokenizer is not None:
-            return weigh(text, self.profile, self.policy, self.tokenizer, extra, room)
-        key = self.cache.key(text, self.profile.name, self.policy, extra, room)
+            return weigh(text, self.profile, gate, self.tokenizer, extra, room)
+        key = self.cache.key(text, self.profile.name, gate, extra, room)
         weighed = self.cache.get(key)
         if weighed is None:
-            weighed = weigh(text, self.profile, self.policy, None, extra, room)
+            weighed = weigh(text, self.profile, gate, None, extra, room)
             self.cache.put(key, weighed)
         return weighed
 
-    def _note_kept(self, at: int, group: Sequence[Any], reason: str, before: int, shape: str) -> None:
+    def _note_kept(self, at: int, group: Sequence[Any], reason: str, before: int) -> None:
         """Note every part of the messages that was not weighed, and put all of them in order."""
-        texts_of = items.texts_of_item if shape == "responses" else shapes.texts_of
+        texts_of = items.texts_of_item if self.shape == "responses" else shapes.texts_of
         noted = {(part.message, part.block, part.inner, part.kind) for part in self.parts[before:]}
         for index, message in enumerate(group, at):
             role = _speaker(message)

@@ -79,7 +79,8 @@ _QUOTE = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z_$][\w$]*+")
 _DEFINED = re.compile(
-    r"\b(?:def|class|func|fn|function|const|let|var|val|struct|enum|interface|trait|type)[ \t]{1,8}"
+    r"(?:\b(?:def|class|func|fun|fn|function|const|let|var|val|struct|enum|interface|trait|type|macro_rules!)"
+    r"|#[ \t]{0,8}define)[ \t]{1,8}"
     r"(?:\([^()\n]{0,80}\)[ \t]{0,8})?(?:mut[ \t]{1,8})?([A-Za-z_$][\w$]{0,127})"
     r"|^[ \t]{0,64}([A-Za-z_$][\w$]{0,127})[ \t]{0,8}(?::[^=\n]{1,80})?=(?![=>])",
     re.MULTILINE,
@@ -188,10 +189,14 @@ def find_addresses(text: str, tokens: Tokens) -> Ends:
         start = first.start() if first else match.start()
         if not first and not match[0].startswith("::"):  # the colon of the sentence
             start += 1
-        colons = text.count(":", start, match.end())
-        written = colons in (5, 7) or "::" in text[start : match.end()]  # fewer groups are a time, a slice or a ratio
-        if colons > 1 and written and _DIGIT.search(text, start, match.end()):
-            yield start, match.end()
+        end = match.end()
+        if text[end - 1] == ":" and text[end - 2] != ":":  # and one behind it
+            end -= 1
+        colons = text.count(":", start, end)
+        # Fewer groups are a time, a slice or a ratio, unless there are letters in as many as none of those has.
+        written = colons in (5, 7) or "::" in text[start:end] or (colons > 3 and _LETTER.search(text, start, end))
+        if colons > 1 and written and _DIGIT.search(text, start, end):
+            yield start, end
     yield from ((start, start + len(token)) for start, token in tokens if _MAC.fullmatch(token))
 
 

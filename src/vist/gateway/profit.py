@@ -33,7 +33,7 @@ from vist.gateway.accounting import text_tokens
 from vist.gateway.guard import FOREIGN, GuardPolicy, Span, find_verbatim
 from vist.gateway.markers import Guarded, annotate
 from vist.gateway.profiles import Profile
-from vist.gateway.sheets import SMALLEST_FONT, Sheet, cut, find_sheets, price, price_of_rows
+from vist.gateway.sheets import SMALLEST_FONT, Detail, Sheet, cut, find_sheets, level_of, price, price_of_rows
 from vist.render import Draft, measure, undrawn
 from vist.render.png import encode_png
 
@@ -63,6 +63,8 @@ class Gate:
         font_size: px; below 10 hosted models misread.
         line_breaks: `rows` keeps a row for every line, `marks` runs lines on where it can, `auto` does so where it is
             much cheaper.
+        detail: where a model charges by the level of detail (Gemini 3), `fit` sends each page at the lowest level that
+            shows it as drawn; `high` sends all at `high`, for hosts that do not pass the level on.
         guard: what is kept as text.
 
     Raises:
@@ -75,6 +77,7 @@ class Gate:
     max_characters: int = 2_000_000
     font_size: int = SMALLEST_FONT
     line_breaks: LineBreaks = "auto"
+    detail: Detail = "fit"
     guard: GuardPolicy = GuardPolicy()
 
     def __post_init__(self) -> None:
@@ -90,8 +93,9 @@ class Gate:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise VistError(f"{name} is {value!r}; give a whole number from {least} to {most:,}.")
-        if self.line_breaks not in get_args(LineBreaks):
-            raise VistError(f"line_breaks is {self.line_breaks!r}; choose one of {', '.join(get_args(LineBreaks))}.")
+        for name, choices in (("line_breaks", get_args(LineBreaks)), ("detail", get_args(Detail))):
+            if getattr(self, name) not in choices:
+                raise VistError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
         if not isinstance(self.guard, GuardPolicy):
             raise VistError(f"guard is {type(self.guard).__name__}; give a GuardPolicy.")
 
@@ -109,6 +113,7 @@ class Weighed:
         introduction: what stands as text before the pages, kept strings included.
         pages: PNG files; none when it stays text.
         sizes: (width, height) of each page in px.
+        details: the level of detail of each page, by which it was counted and with which it has to be sent.
     """
 
     reason: str
@@ -119,6 +124,7 @@ class Weighed:
     introduction: str = ""
     pages: tuple[bytes, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    details: tuple[str, ...] = ()
 
     @property
     def pays(self) -> bool:
@@ -132,6 +138,15 @@ class _Promise(NamedTuple):
     crowded: bool
     tokens: int
     sheet: Sheet
+
+
+class _Table(NamedTuple):
+    """What the plans of a text are made from: a model's row, how pages get their level, the sheets, room for pages."""
+
+    family: str
+    detail: Detail
+    sheets: Sequence[Sheet]
+    room: int
 
 
 @dataclass(frozen=True)
@@ -186,12 +201,13 @@ def weigh(
         return Weighed(f"Pages would not show all of it. {drawn.loss.sentence()}", before, before, exact)
     pages = tuple(encode_png(page[:high, :wide]) for page, (wide, high) in zip(drawn.pixels, plan.sizes, strict=True))
     reason = f"It pays: {before:,} tokens as text, {after:,} as pages."
-    return Weighed(reason, before, after, exact, guarded, introduction, pages, tuple(plan.sizes))
+    details = tuple(level_of(profile, *size, gate.detail) for size in plan.sizes)
+    return Weighed(reason, before, after, exact, guarded, introduction, pages, tuple(plan.sizes), details)
 
 
 def _foreign(text: str, profile: Profile, gate: Gate) -> list[Span]:
     """The words of a text that pages would not show as they are; of very long ones only the characters themselves."""
-    places = undrawn(text, find_sheets(profile.name, gate.font_size)[0].style).tolist()
+    places = undrawn(text, find_sheets(profile.name, gate.font_size, gate.detail)[0].style).tolist()
     spans: list[Span] = []
     for place in places:
         if (spans and place < spans[-1].end) or 0xD800 <= ord(text[place]) < 0xE000:  # half a character is no text
@@ -211,8 +227,7 @@ def introduce(guarded: Guarded, pages: int, marked: bool) -> str:
     legend = f"; {flow.LEGEND}" if marked else ""
     if not guarded.kept:
         return f"[The next {images} text that belongs here{legend}.]"
-    first = guarded.marker(guarded.kept[0].number)
-    return f"[The next {images} text that belongs here{legend}; marks such as {first} stand for:]\n{guarded.legend()}"
+    return f"[The next {images} text that belongs here{legend}; marks stand for:]\n{guarded.legend()}"
 
 
 def count_text(text: str, profile: Profile, tokenizer: Tokenizer | None, most: int) -> tuple[int, bool]:
@@ -225,44 +240,42 @@ def count_text(text: str, profile: Profile, tokenizer: Tokenizer | None, most: i
 
 def _best_plan(text: str, profile: Profile, gate: Gate, room: int) -> _Plan | None:
     """The way to draw a text, of those that the gate allows, in no more pages than there is room for."""
-    sheets = find_sheets(profile.name, gate.font_size)
+    table = _Table(profile.name, gate.detail, find_sheets(profile.name, gate.font_size, gate.detail), room)
     marked = flow.run_on(text) if gate.line_breaks != "rows" else None
     if marked is None:
-        return _cheapest(text, sheets, _promising(text, sheets, profile, room), profile, room)
-    promise, marked_promise = (_promising(each, sheets, profile, room) for each in (text, marked))
+        return _cheapest(text, table, _promising(text, table))
+    promise, marked_promise = (_promising(each, table) for each in (text, marked))
     if gate.line_breaks == "marks" or promise[0].tokens > _HOPELESS * marked_promise[0].tokens:
-        marks = _cheapest(marked, sheets, marked_promise, profile, room)
-        return marks or _cheapest(text, sheets, promise, profile, room)
-    rows = _cheapest(text, sheets, promise, profile, room)
+        marks = _cheapest(marked, table, marked_promise)
+        return marks or _cheapest(text, table, promise)
+    rows = _cheapest(text, table, promise)
     if rows and promise[0].tokens < marked_promise[0].tokens:
         return rows
-    marks = _cheapest(marked, sheets, marked_promise, profile, room)
+    marks = _cheapest(marked, table, marked_promise)
     return rows if marks is None or (rows and rows.tokens <= _ROWS * marks.tokens) else marks
 
 
-def _cheapest(
-    text: str, sheets: Sequence[Sheet], promise: Sequence[_Promise], profile: Profile, room: int
-) -> _Plan | None:
+def _cheapest(text: str, table: _Table, promise: Sequence[_Promise]) -> _Plan | None:
     """The cheapest sheets for a text as it is; None if it needs more pages than there is room for."""
-    most = max(sheet.style.rows * sheet.style.text_width for sheet in sheets)
-    if not text or len(text) * _NARROWEST > room * most:
+    most = max(sheet.style.rows * sheet.style.text_width for sheet in table.sheets)
+    if not text or len(text) * _NARROWEST > table.room * most:
         return None
-    plans = [_plan(text, choice.sheet, profile) for choice in promise]
-    plans = [plan for plan in plans if 0 < len(plan.sizes) <= room]
+    plans = [_plan(text, choice.sheet, table) for choice in promise]
+    plans = [plan for plan in plans if 0 < len(plan.sizes) <= table.room]
     least = min((plan.tokens for plan in plans), default=0)
     near = [plan for plan in plans if plan.tokens <= _NEARLY * least]
     return min(near, key=lambda plan: (len(plan.sizes), plan.tokens), default=None)
 
 
-def _plan(text: str, sheet: Sheet, profile: Profile) -> _Plan:
+def _plan(text: str, sheet: Sheet, table: _Table) -> _Plan:
     """The text laid out on a sheet."""
     draft = Draft(text, sheet.style)
     filled: list[tuple[int, int]] = [(right, bottom) for right, bottom in draft.filled().tolist()]
-    sizes = cut(profile.name, sheet.style, filled)
-    return _Plan(draft, sheet, sizes, sum(price(profile.name, *size) for size in sizes))
+    sizes = cut(table.family, sheet.style, filled, table.detail)
+    return _Plan(draft, sheet, sizes, sum(price(table.family, *size, table.detail) for size in sizes))
 
 
-def _promising(text: str, sheets: Sequence[Sheet], profile: Profile, room: int) -> list[_Promise]:
+def _promising(text: str, table: _Table) -> list[_Promise]:
     """The sheets on which the lines of a text should cost least and the tokens that it should cost, the best first.
 
     Those that should need more pages than there is room for come last.
@@ -270,12 +283,14 @@ def _promising(text: str, sheets: Sequence[Sheet], profile: Profile, room: int) 
     sample = text[:_SAMPLE]
     breaks = np.array([at.start() for at in _BREAK.finditer(sample)], np.int64) + 1
     starts = np.append(0, breaks[breaks < len(sample)])
-    lengths = np.add.reduceat(measure(sample, sheets[0].style), starts)  # px of each line
+    lengths = np.add.reduceat(measure(sample, table.sheets[0].style), starts)  # px of each line
+
+    widths = {sheet.style.text_width for sheet in table.sheets}  # of which several sheets can have the same
+    rows = {width: float(np.maximum(1, np.ceil(lengths / (_RAGGED * width))).sum()) for width in widths}
 
     def promise(sheet: Sheet) -> _Promise:
-        rows = np.maximum(1, np.ceil(lengths / (_RAGGED * sheet.style.text_width)))
-        whole, rest = divmod(math.ceil(float(rows.sum()) * len(text) / len(sample)), sheet.style.rows)
-        tokens = whole * sheet.tokens + price_of_rows(profile.name, sheet.style, rest)
-        return _Promise(whole + (rest > 0) > room, tokens, sheet)
+        whole, rest = divmod(math.ceil(rows[sheet.style.text_width] * len(text) / len(sample)), sheet.style.rows)
+        tokens = whole * sheet.tokens + price_of_rows(table.family, sheet.style, rest, table.detail)
+        return _Promise(whole + (rest > 0) > table.room, tokens, sheet)
 
-    return sorted(map(promise, sheets), key=lambda choice: choice[:2])[:_TRIED]
+    return sorted(map(promise, table.sheets), key=lambda choice: choice[:2])[:_TRIED]

@@ -154,6 +154,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "max_pages": int,
     "font_size": int,
     "line_breaks": str,
+    "detail": str,
     "keep_recent": int,
     "step": int,
     "tool_results": str,

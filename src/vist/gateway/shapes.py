@@ -81,20 +81,20 @@ def texts_of_block(block: Block, index: int, kind: str = "text") -> Iterator[tup
         yield "", Place(index, None, "image" if isinstance(name, str) and name in _IMAGE_BLOCKS else "other")
 
 
-def openai_user(message: Mapping[str, Any], press: Press, detail: str) -> Any:
+def openai_user(message: Mapping[str, Any], press: Press) -> Any:
     """Return a user message with the texts that `press` takes as pages."""
     content = message["content"]
     if isinstance(content, str):
         weighed = press(content, Place(None, None, "text"), "")
-        return {**message, "content": openai_blocks(weighed, detail)} if weighed else message
+        return {**message, "content": openai_blocks(weighed)} if weighed else message
     blocks: list[Block] = []
     for index, block in enumerate(content):
         weighed = press(block["text"], Place(index, None, "text"), "") if is_text(block, {"type", "text"}) else None
-        blocks += openai_blocks(weighed, detail) if weighed else [block]
+        blocks += openai_blocks(weighed) if weighed else [block]
     return with_field(message, "content", blocks)
 
 
-def openai_tools(messages: Sequence[Any], presses: Sequence[Press], detail: str) -> list[Any]:
+def openai_tools(messages: Sequence[Any], presses: Sequence[Press]) -> list[Any]:
     """Return the tool messages of one call, and behind them a user message with those results that became pages."""
     results: list[Any] = []
     pages: list[Block] = []
@@ -106,7 +106,7 @@ def openai_tools(messages: Sequence[Any], presses: Sequence[Press], detail: str)
         weighed = press(text, place, stub + heading)
         if weighed is None:
             return None
-        number, pages = number + 1, pages + openai_blocks(weighed, detail, heading)
+        number, pages = number + 1, pages + openai_blocks(weighed, heading)
         return stub
 
     for message, press in zip(messages, presses, strict=True):
@@ -126,9 +126,10 @@ def openai_tools(messages: Sequence[Any], presses: Sequence[Press], detail: str)
     return [*results, {"role": "user", "content": pages}] if pages else results
 
 
-def openai_blocks(weighed: Weighed, detail: str, heading: str = "") -> list[Block]:
-    """Return the introduction and the pages as blocks of a user message."""
-    images = [{"url": f"data:image/png;base64,{_ascii(page)}", "detail": detail} for page in weighed.pages]
+def openai_blocks(weighed: Weighed, heading: str = "") -> list[Block]:
+    """Return the introduction and the pages as blocks of a user message, each page with its level of detail."""
+    pages = zip(weighed.pages, weighed.details, strict=True)
+    images = [{"url": f"data:image/png;base64,{_ascii(page)}", "detail": detail} for page, detail in pages]
     text = {"type": "text", "text": heading + weighed.introduction}
     return [text, *({"type": "image_url", "image_url": image} for image in images)]
 
