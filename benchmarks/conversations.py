@@ -185,13 +185,14 @@ def missing(conversation: Conversation, done: Compressed) -> tuple[int, int]:
     return sum(string not in text for string in conversation.planted), sum(string not in text for string in kept)
 
 
-def measure(model: str, conversations: list[Conversation]) -> tuple[bool, int, int]:
+def measure(model: str, conversations: list[Conversation], detail: str) -> tuple[bool, int, int]:
     """Print a model's line; whether no conversation got dearer or lost a kept string, and the tokens of all."""
     sums = {name: [0, 0] for name in (*KINDS, *SHAPES)}
     worst, lost, gone, seconds, size = 1.0, 0, 0, 0.0, 0
     for each in conversations:
         start = time.process_time()
-        done = compress_messages(each.messages, model, CompressionPolicy(shape=each.shape))  # type: ignore[arg-type]
+        policy = CompressionPolicy(shape=each.shape, detail=detail)  # type: ignore[arg-type]
+        done = compress_messages(each.messages, model, policy)
         seconds, size = seconds + time.process_time() - start, size + len(json.dumps(each.messages))
         for name in (each.kind, each.shape):
             sums[name][0] += done.report.before
@@ -215,6 +216,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, help="folder for the conversations, one JSON file each")
     parser.add_argument("--model", nargs="*", default=MODELS)
+    parser.add_argument(
+        "--detail", choices=("high", "fit"), default="high", help="levels of Gemini 3, as in the policy"
+    )
     arguments = parser.parse_args()
     conversations = build(arguments.data, arguments.seed)
     planted = sum(len(each.planted) for each in conversations)
@@ -225,7 +229,9 @@ def main() -> None:
             (arguments.out / f"{number:02d}-{each.kind}.json").write_text(json.dumps(vars(each), indent=1))
     head = "".join(f"{name:>{len(name) + 2}}" for name in (*KINDS, *SHAPES))
     print(f"{'model':18}{'before':>10}{'after':>10}{'saved':>6}{head}{'worst':>8}{'lost':>6}{'gone':>6}{'s/100kB':>8}")
-    good, before, after = zip(*(measure(model, conversations) for model in arguments.model), strict=True)
+    good, before, after = zip(
+        *(measure(model, conversations, arguments.detail) for model in arguments.model), strict=True
+    )
     print(f"{'all':18}{sum(before):>10,}{sum(after):>10,}{1 - sum(after) / sum(before):>6.1%}")
     sys.exit(not all(good))
 

@@ -32,7 +32,7 @@ PUBLISHED = {"low": 280, "medium": 560, "high": 1120, "ultra_high": 2240}  # ai.
 AREA = 1024  # px² that a token of a page may stand for
 TEXTS = [PROSE[start : start + length] for start, length in ((0, 3000), (9000, 4800), (20_000, 9000), (40_000, 30_000))]
 TEXTS.append("\n".join(f"    x{number} = {'y + ' * (number % 5 * 4)}z{number}" for number in range(400)))
-NOW = {"keep_recent": 0, "step": 1}
+NOW = {"keep_recent": 0, "step": 1, "detail": "fit"}
 
 
 def lowest(width: int, height: int) -> str:
@@ -66,7 +66,7 @@ def images_cost(messages: list[Any]) -> int:
 
 @pytest.mark.parametrize("text", TEXTS, ids=["short", "medium", "long", "very long", "code"])
 def test_a_page_is_sent_at_the_level_that_it_is_counted_at(text: str) -> None:
-    weighed = weigh(text, resolve_profile(MODEL), Gate(min_saving=0))
+    weighed = weigh(text, resolve_profile(MODEL), Gate(min_saving=0, detail="fit"))
     assert weighed.pays and len(weighed.details) == len(weighed.pages)
     done = compress_messages([{"role": "user", "content": text}], MODEL, CompressionPolicy(min_saving=0, **NOW))
     sent = pages_of(done.messages)
@@ -91,7 +91,7 @@ def test_texts_of_any_length_pay_for_little_more_than_they_fill() -> None:
 
 
 def test_the_last_page_is_sent_at_a_lower_level_where_what_is_left_fits_it() -> None:
-    levels = weigh(PROSE[:24_000], resolve_profile(MODEL)).details
+    levels = weigh(PROSE[:24_000], resolve_profile(MODEL), Gate(detail="fit")).details
     assert len(set(levels)) > 1 and PUBLISHED[levels[-1]] < PUBLISHED[levels[0]]
 
 
@@ -154,11 +154,13 @@ def test_only_messages_that_carry_a_level_are_counted_below_the_default(
         assert billed < part.after < billed + 200  # and the introduction
 
 
-def test_the_default_level_for_all_pages_is_a_policy_and_one_word_of_a_header() -> None:
+def test_all_pages_go_at_the_default_level_unless_a_policy_or_one_word_of_a_header_says_otherwise() -> None:
     base = Settings("http://127.0.0.1:1").policy
-    policy = read_policy("detail=high, keep_recent=0, step=1", base)
-    done = compress_messages(conversation("openai"), MODEL, policy)
-    assert base.detail == "fit" and {level for level, _, _ in pages_of(done.messages)} == {"high"}
+    sent = []
+    for line in ("keep_recent=0, step=1", "detail=fit, keep_recent=0, step=1"):
+        done = compress_messages(conversation("openai"), MODEL, read_policy(line, base))
+        sent.append({level for level, _, _ in pages_of(done.messages)})
+    assert base.detail == "high" and sent[0] == {"high"} and sent[1] <= {"low", "medium"}
     for wrong in ("low", "", 1):
         with pytest.raises(VistError, match="fit, high"):
             Gate(detail=wrong)  # type: ignore[arg-type]
@@ -166,7 +168,7 @@ def test_the_default_level_for_all_pages_is_a_policy_and_one_word_of_a_header() 
 
 def test_a_cache_tells_the_levels_apart_and_gives_the_same_bytes() -> None:
     cache, messages = PageCache(), conversation("openai")
-    fit, high = (CompressionPolicy(detail=way, **NOW) for way in ("fit", "high"))  # type: ignore[arg-type]
+    fit, high = (CompressionPolicy(**{**NOW, "detail": way}) for way in ("fit", "high"))  # type: ignore[arg-type]
     first = [compress_messages(messages, MODEL, policy, cache=cache).messages for policy in (fit, high)]
     again = [compress_messages(messages, MODEL, policy, cache=cache).messages for policy in (fit, high)]
     assert first == again == [compress_messages(messages, MODEL, policy).messages for policy in (fit, high)]

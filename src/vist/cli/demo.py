@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vist.cli.beside import load_beside
-from vist.cli.inputs import DEFAULT_MODEL, VIST2_MODEL, is_packaged, load_reader, read_clean
+from vist.cli.inputs import DEFAULT_MODEL, VIST2_MODEL, load_reader, read_clean
 from vist.cli.options import (
     ContextsOption,
     Device,
@@ -36,13 +36,14 @@ def demo(
     contexts: ContextsOption = 16,
     facts: FactsOption = 6,
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Tokens written to measure speed.")] = 64,
+    vist2: Annotated[
+        bool, typer.Option("--vist2", help="Measure the packaged vist2-nano beside them, too; takes minutes.")
+    ] = False,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = None,
 ) -> None:
     """Read a whole book: render it, measure the model under four conditions, plant facts and ask for them.
-
-    Where the package carries vist2-nano, it is measured beside them, its chunks drawn as pages.
 
     The packaged book is Alice's Adventures in Wonderland, which the packaged model was never trained on. Prints the
     tables and writes report.html (self-contained) and report.json (the same figures).
@@ -60,7 +61,7 @@ def demo(
     reader = load_reader(model, device)
     remark(f"{title}, read by {model}.")
     config = DemoConfig(pages=pages, windows=windows, contexts=contexts, facts=facts, new_tokens=new_tokens, seed=seed)
-    beside = load_beside(reader, VIST2_MODEL, device) if model == DEFAULT_MODEL and is_packaged(VIST2_MODEL) else {}
+    beside = load_beside(reader, VIST2_MODEL, device) if vist2 else {}
     result = run_demo(reader, content, config, remark, beside)
     head, figures = provenance(model), result.to_dict()
     screen = console()

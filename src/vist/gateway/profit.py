@@ -63,8 +63,8 @@ class Gate:
         font_size: px; below 10 hosted models misread.
         line_breaks: `rows` keeps a row for every line, `marks` runs lines on where it can, `auto` does so where it is
             much cheaper.
-        detail: where a model charges by the level of detail (Gemini 3), `fit` sends each page at the lowest level that
-            shows it as drawn; `high` sends all at `high`, for hosts that do not pass the level on.
+        detail: where a model charges by the level of detail (Gemini 3), `high` sends all pages at `high`, what a host
+            that does not pass the level on bills anyway; `fit` sends each at the lowest level that shows it as drawn.
         guard: what is kept as text.
 
     Raises:
@@ -77,7 +77,7 @@ class Gate:
     max_characters: int = 2_000_000
     font_size: int = SMALLEST_FONT
     line_breaks: LineBreaks = "auto"
-    detail: Detail = "fit"
+    detail: Detail = "high"
     guard: GuardPolicy = GuardPolicy()
 
     def __post_init__(self) -> None:

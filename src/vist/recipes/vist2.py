@@ -1,7 +1,7 @@
 """`vist2-nano`: every number of its training.
 
 Owns configurations only. Meant for two CPU cores; it starts from a finished `vist-nano`. The numbers are taken over
-from `nano` where the stages correspond and have not been tuned: no run of this recipe has been measured yet.
+from `nano` where the stages correspond and have not been tuned; docs/vist2.md has what one run of them came to.
 """
 
 from __future__ import annotations
