@@ -235,7 +235,7 @@ def test_every_kind_is_text_in_the_messages_that_are_sent(kind: str, exact: str,
     planted = {VERBATIM: f"<verbatim>{exact}</verbatim>", "identifier": f"\ndef {exact}(x):\n"}.get(kind, exact)
     text = f"{PROSE[1000:6000]} {planted} {PROSE[6000:9000]}"
     guard = GuardPolicy(identifiers=True, quotes=kind == "quote", times=True, patterns=("Room Seven",))
-    policy = CompressionPolicy(keep_recent=0, step=1, shape=shape, guard=guard)
+    policy = CompressionPolicy(keep_recent=0, step=1, shape=shape, detail="fit", guard=guard)
     done = compress_messages([{"role": "user", "content": text}], model, policy)
     blocks = done.messages[0]["content"]
     assert [block["type"] in ("text", "input_text") for block in blocks] == [True] + [False] * (len(blocks) - 1)
