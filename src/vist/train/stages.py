@@ -44,8 +44,7 @@ def finished_model(source: Path | None) -> Path:
 
     The name of a packaged model stands for its folder, where there is none of that name.
     """
-    found = source or Path(CONTINUED)
-    found = found if found.exists() else vist.PACKAGED_MODELS / found
+    found = source if source is not None and source.exists() else vist.PACKAGED_MODELS / (source or CONTINUED)
     made = found / "model" / "final"
     return made if made.is_dir() else found
 
