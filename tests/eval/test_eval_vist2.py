@@ -97,6 +97,21 @@ def test_writing_behind_pages_is_reading_behind_them(memory: Reader, passages) -
             assert int(scores.argmax()) == int(new[number, place])
 
 
+def test_an_llm_saved_without_caching_still_writes_behind_its_cache(memory: Reader, passages) -> None:
+    """As the Trainer of transformers saves them: every step feeds one token, and the tokens are the same."""
+    context = memory.model.encode_context(**memory.page_inputs([passages[0].distant]))
+    visual = {"cross_kv": memory.model.project_context(context.states), "cross_mask": context.mask}
+    asked = {**memory.text_inputs([memory.ids("the cat")]), **visual, "max_new_tokens": 4, "min_new_tokens": 4}
+    want = memory.model.generate(**asked, do_sample=False)
+    llm, fed = memory.model.language_model, []
+    hook = llm.register_forward_pre_hook(lambda _, __, said: fed.append(said["input_ids"].shape[1]), with_kwargs=True)
+    llm.config.use_cache = llm.generation_config.use_cache = False
+    found = memory.model.generate(**asked, do_sample=False)
+    llm.config.use_cache = llm.generation_config.use_cache = True
+    hook.remove()
+    assert torch.equal(found, want) and fed[-3:] == [1, 1, 1]
+
+
 def test_rows_beside_the_model_in_lm_recall_and_demo(memory: Reader) -> None:
     beside = {"vist2-nano": memory_reader(tiny_vist2(), tiny_processor(ratio=2.0))}
     contexts = plan_contexts(memory, [alice(6_000)], 2, 1, 3, ("number",))

@@ -64,6 +64,12 @@ def pages():
     return {"pixel_values": torch.randint(0, 256, (1, 2, 224, 224), dtype=torch.uint8), "ink_mask": ink}
 
 
+def assert_same(logits, want):
+    """The same but for the last bits: weights mapped from another file may lie unaligned, and then BLAS adds up in
+    another order on some CPUs."""
+    torch.testing.assert_close(logits, want, atol=1e-6, rtol=0)
+
+
 def test_every_family_and_tower_has_a_row():
     assert set(LLMS) == set(SUPPORTED_FAMILIES)
     assert {config.model_type for _, config, _ in TOWERS.values()} == set(SUPPORTED_TOWERS)
@@ -79,10 +85,10 @@ def test_a_saved_and_loaded_model_is_still_the_stock_llm(family, tmp_path):
     model = VistForConditionalGeneration.from_backbones(tmp_path / "llm", tmp_path / "vision", **CHOICES).eval()
     ids = torch.tensor([[3, 7, 4, 9, 5]])
     want = stock(ids).logits
-    assert torch.equal(model(ids, **pages()).logits, want)
+    assert_same(model(ids, **pages()).logits, want)
     model.save_pretrained(tmp_path / "whole")
     again = VistForConditionalGeneration.from_pretrained(tmp_path / "whole")
-    assert torch.equal(again(ids, **pages()).logits, want)
+    assert_same(again(ids, **pages()).logits, want)
     for sublayer in (layer.cross_attn for layer in again.get_decoder().layers):
         torch.nn.init.normal_(sublayer.o_proj.weight)
     assert not torch.allclose(again(ids, **pages()).logits, want, atol=1e-2)

@@ -275,11 +275,11 @@ def test_fewer_visual_tokens_leave_nothing_of_the_others(batch, reducer):
     assert context.mask.sum(1).tolist() == [5, 2] and context.states.shape[1] == 5
     logits = model(**batch, visual_tokens=counts).logits
     alone = {name: value[:1] for name, value in batch.items()}
-    torch.testing.assert_close(model(**alone, visual_tokens=counts[:1]).logits, logits[:1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(**alone, visual_tokens=counts[:1]).logits, logits[:1], atol=1e-4, rtol=1e-4)
     kv = model.project_context(context.states)
     text = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     cached = model(**text, cross_kv=kv, cross_mask=context.mask).logits
-    torch.testing.assert_close(cached, logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(cached, logits, atol=1e-4, rtol=1e-4)
     padded = {"pixel_values": torch.nn.functional.pad(batch["pixel_values"], (0, 0, 0, 0, 0, 1)), **text}
     padded["ink_mask"] = torch.nn.functional.pad(batch["ink_mask"], (0, 0, 0, 0, 0, 1))
     longer = torch.nn.functional.pad(counts, (0, 1), value=4)

@@ -120,6 +120,12 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_an_error_and_loses_nothing
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 
 
+def test_a_trained_model_still_generates_with_a_cache(tmp_path: Path) -> None:
+    model = fresh()
+    run_stage(model, Numbers(), collate, CONFIG, tmp_path, seed=1)
+    assert model.config.use_cache is True
+
+
 def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
     run_stage(fresh(), Numbers(), collate, CONFIG, tmp_path, seed=1)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-8"]

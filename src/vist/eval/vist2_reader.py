@@ -130,7 +130,8 @@ class MemoryModel:
         if embeds.shape[1] > 1:
             self.model.read(embeds[:, :-1], **read, use_cache=True, logits_to_keep=1)
         ids = torch.nn.functional.pad(input_ids, (mask.shape[1] - input_ids.shape[1], 0))
-        found = self.language_model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **options)
+        options = {"past_key_values": cache, "use_cache": True, **options}  # LLMs saved by a trainer may say False
+        found = self.language_model.generate(input_ids=ids, attention_mask=mask, **options)
         return found[:, mask.shape[1] - input_ids.shape[1] :]
 
     def _before(

@@ -180,6 +180,8 @@ def run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     stop = StopOnSignal()
     arguments.ignore_data_skip = batches is not None  # they know where they are
+    model_config: Any = getattr(model, "config", None)
+    caching = getattr(model_config, "use_cache", None)
     trainer = AtomicTrainer(
         model=model,
         args=arguments,
@@ -193,6 +195,8 @@ def run_stage(
     )
     with stop.listening():
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    if caching is not None:
+        model_config.use_cache = caching  # the Trainer turns it off, and a model saved so would generate without
     if stop.stopped_at is not None and stop.stopped_at < config.steps:
         raise TrainingStopped(
             f"Stopped by SIGTERM after step {stop.stopped_at} of {config.steps}, with a checkpoint in {str(folder)!r}; "
