@@ -11,6 +11,8 @@ Decisions
 - Looking at the right place is soon learned, saying what stands there is not: what a head reads is a small part of the
   residual stream, and next-token loss reaches its values only through all that comes after. So what the guided head
   would read at the guided place is also asked for the token directly, through the LLM's own last norm and output layer.
+- A head that looks at the right visual token for another part says a neighbour of what is wanted, and the sum of all
+  heads is a set of tokens without an order. So at a guided place the heads of all other parts are asked to look away.
 - Only the guided places are looked at again: a full attention map of long sequences would cost more than the model.
   Logits are computed where a token is predicted, which in a sequence of pages is about half of the places.
 - Queries and keys are computed a second time from what the layer was given, through hooks that live for one pass.
@@ -33,6 +35,7 @@ from vist.model.vist2_processing import IGNORED
 
 FLOOR = 1e-6
 SAY_WEIGHT = 0.5
+STRAY_WEIGHT = 2.0
 
 
 def parts_of(llm: PreTrainedModel) -> int:
@@ -54,10 +57,11 @@ def guided_look_loss(
     weight: float,
     num_items_in_batch: Tensor | int | None = None,
 ) -> dict[str, Tensor]:
-    """Next-token loss plus `weight` times the guidance: where the head looks, and what it reads there.
+    """Next-token loss plus `weight` times the guidance: where the heads look, and what the right one reads there.
 
     `guide` and `guide_part` (B,T) as `InterleavedSamples.collate` makes them. Also returns how often the guided visual
-    token has the most attention, how often what is read there alone says the token, and how often the model does.
+    token has the most attention, how often what is read there alone says the token, and how often the model does; and
+    the share of attention that heads of other parts pay to that visual token.
     """
     batch = dict(inputs)
     guide_BT, part_BT, labels_BT = (batch.pop(name) for name in ("guide", "guide_part", "shift_labels"))
@@ -77,16 +81,19 @@ def guided_look_loss(
     guide_loss = -(chosen + FLOOR).log().mean()
     said_GV = _said(model.language_model, torch.cat([found.read for found in seen]))
     tokens_G = labels_BT[rows, places][order]
+    stray_N = torch.cat([found.stray for found in seen])
+    stray_loss = -(1 - stray_N + FLOOR).log().mean()
     say_loss = F.cross_entropy(said_GV.float(), tokens_G)
     share = 1.0 if num_items_in_batch is None else asked_BT.sum() / num_items_in_batch
     right_N = logits_NV.argmax(-1) == labels_BT[asked_BT]
     return {
-        "loss": lm_loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss),
+        "loss": lm_loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss + STRAY_WEIGHT * stray_loss),
         "lm_loss": lm_loss,
         "guide_loss": guide_loss,
         "guide_accuracy": (attention_GT.argmax(-1) == wanted_G).float().mean(),
         "say_loss": say_loss,
         "say_accuracy": (said_GV.argmax(-1) == tokens_G).float().mean(),
+        "stray_attention": stray_N.mean(),
         "copy_accuracy": right_N[(guide_BT >= 0)[asked_BT]].float().mean(),
     }
 
@@ -107,11 +114,16 @@ class Places(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a layer's heads did at G' guided places: `attention` (G',T), what they `read` where they should (G',D)."""
+    """What a layer's heads did at the G' guided places of its own, and what they should not have done at the others.
+
+    `attention` (G',T), what they `read` where they should (G',D), and, for every guided place and every head of the
+    layer that it is not meant for, the attention to the guided visual token, `stray` (N,).
+    """
 
     number: Tensor
     attention: Tensor
     read: Tensor
+    stray: Tensor
 
 
 @contextmanager
@@ -121,9 +133,16 @@ def heads_at(llm: PreTrainedModel, guided: Places) -> Iterator[list[Seen]]:
 
     def note(module: nn.Module, _: Any, options: dict[str, Any], layer: int) -> None:
         own = (guided.layers == layer).nonzero().flatten()
-        if len(own):
-            here = Places(*(part[own] for part in guided))
-            seen.append(Seen(own, _attention(module, options, here), _read(module, options["hidden_states"], here)))
+        if not len(own) and (layer == 0 or not len(guided.rows)):
+            return
+        here = Places(*(part[own] for part in guided))
+        attention_GHT = _attention(module, options, guided)
+        number = torch.arange(len(guided.rows), device=own.device)
+        looked_GH = attention_GHT[number, :, guided.wanted]
+        meant_GH = torch.zeros_like(looked_GH, dtype=torch.bool)
+        meant_GH[own, here.heads] = True
+        read_GD = _read(module, options["hidden_states"], here)
+        seen.append(Seen(own, attention_GHT[own, here.heads], read_GD, looked_GH[~meant_GH]))
 
     handles = [
         layer.self_attn.register_forward_pre_hook(_at(note, number), with_kwargs=True)
@@ -141,22 +160,24 @@ def _at(note: Any, number: int) -> Any:
 
 
 def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
-    """(G',T) the attention of one head each."""
-    rows, places, heads = guided.rows, guided.places, guided.heads
+    """(G,H,T) the attention of every head of a layer at the guided places, which are in the order of their samples."""
+    rows, places = guided.rows, guided.places
     hidden_BTD, (cos_BTD, sin_BTD) = options["hidden_states"], options["position_embeddings"]
     mask_GT = options["attention_mask"][rows, 0, places]
     asked = module.q_proj(hidden_BTD[rows, places]).unflatten(-1, (-1, module.head_dim))
-    query_G1HD = module.q_norm(asked)[torch.arange(len(rows), device=rows.device), heads][:, None, None]
+    query_GH1D = module.q_norm(asked)[:, :, None]
     key_BHTD = module.k_norm(module.k_proj(hidden_BTD).unflatten(-1, (-1, module.head_dim))).transpose(1, 2)
-    query_G1HD, _ = apply_rotary_pos_emb(
-        query_G1HD, query_G1HD, cos_BTD[rows, places][:, None], sin_BTD[rows, places][:, None]
+    query_GH1D, _ = apply_rotary_pos_emb(
+        query_GH1D, query_GH1D, cos_BTD[rows, places][:, None], sin_BTD[rows, places][:, None]
     )
     _, key_BHTD = apply_rotary_pos_emb(key_BHTD, key_BHTD, cos_BTD, sin_BTD)
-    key_GTD = key_BHTD[rows, heads // module.num_key_value_groups]
-    scores = (query_G1HD[:, 0] @ key_GTD.mT).squeeze(1).float() * module.scaling
+    key_BHTD = key_BHTD.repeat_interleave(module.num_key_value_groups, dim=1)
+    by_sample = query_GH1D[:, :, 0].split(torch.bincount(rows, minlength=len(key_BHTD)).tolist())
+    scores_GHT = torch.cat([torch.einsum("ghd,htd->ght", *pair) for pair in zip(by_sample, key_BHTD, strict=True)])
+    scores_GHT = scores_GHT.float() * module.scaling
     if mask_GT.dtype == torch.bool:
-        return scores.masked_fill(~mask_GT, torch.finfo(scores.dtype).min).softmax(-1)
-    return (scores + mask_GT).softmax(-1)
+        return scores_GHT.masked_fill(~mask_GT[:, None], torch.finfo(scores_GHT.dtype).min).softmax(-1)
+    return (scores_GHT + mask_GT[:, None]).softmax(-1)
 
 
 def _read(module: Any, hidden_BTD: Tensor, guided: Places) -> Tensor:
