@@ -104,7 +104,11 @@ def test_an_llm_saved_without_caching_still_writes_behind_its_cache(memory: Read
     asked = {**memory.text_inputs([memory.ids("the cat")]), **visual, "max_new_tokens": 4, "min_new_tokens": 4}
     want = memory.model.generate(**asked, do_sample=False)
     llm, fed = memory.model.language_model, []
-    hook = llm.register_forward_pre_hook(lambda _, __, said: fed.append(said["input_ids"].shape[1]), with_kwargs=True)
+
+    def note(_, __, said) -> None:
+        fed.append(next(said[name].shape[1] for name in ("input_ids", "inputs_embeds") if said.get(name) is not None))
+
+    hook = llm.register_forward_pre_hook(note, with_kwargs=True)
     llm.config.use_cache = llm.generation_config.use_cache = False
     found = memory.model.generate(**asked, do_sample=False)
     llm.config.use_cache = llm.generation_config.use_cache = True

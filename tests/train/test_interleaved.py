@@ -226,6 +226,19 @@ def test_reading_back_is_learned_and_guided(corpus, processor):
     assert all(torch.equal(value, tower[name]) for name, value in model.vision_tower.state_dict().items())
 
 
+def test_heads_of_other_parts_learn_to_look_away(corpus, processor, monkeypatch):
+    """Beside the same training without that loss, in which they look where the right head looks."""
+    data = read_back(corpus, processor, 4)
+    batch = data.collate([data[index] for index in range(4)])
+    ends = []
+    for weight in (0.0, 2.0):
+        monkeypatch.setattr("vist.train.looking.STRAY_WEIGHT", weight)
+        model = fresh_model()
+        ends.append(learned(model, lambda model=model: guided_look_loss(model, batch, weight=1.0), 40, 5e-3)[-1])
+    assert ends[1]["stray_attention"] < 0.5 * ends[0]["stray_attention"]
+    assert ends[1]["guide_loss"] < 1.2 * ends[0]["guide_loss"]
+
+
 def test_what_the_guide_sees_is_the_attention_of_its_head(corpus, processor):
     """Against the maps that the eager kernel returns."""
     model = fresh_model()
@@ -238,10 +251,13 @@ def test_what_the_guide_sees_is_the_attention_of_its_head(corpus, processor):
     wanted = guide[rows, places]
     with heads_at(model.language_model, Places(rows, places, wanted, layers, heads)) as seen:
         output = model(**batch, output_hidden_states=True)
-    ((order, attention, read),) = seen
+    ((order, attention, read, stray),) = seen
     model.language_model.set_attn_implementation("eager")
     maps = torch.stack(model(**batch, output_attentions=True).attentions, 1)
     assert torch.allclose(attention, maps[rows, layers, heads, places][order], atol=1e-5)
+    looked = maps[rows, 1, :, places, wanted]
+    others = torch.ones_like(looked, dtype=torch.bool).scatter(1, heads[:, None], False)
+    assert torch.allclose(stray, looked[others], atol=1e-5) and len(stray) == others.sum() > 0
     module = model.language_model.model.layers[1]
     states = module.input_layernorm(output.hidden_states[1][rows, wanted])
     width = module.self_attn.head_dim
