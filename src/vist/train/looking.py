@@ -93,6 +93,7 @@ def guided_look_loss(
         "guide_accuracy": (attention_GT.argmax(-1) == wanted_G).float().mean(),
         "say_loss": say_loss,
         "say_accuracy": (said_GV.argmax(-1) == tokens_G).float().mean(),
+        "stray_loss": stray_loss,
         "stray_attention": stray_N.mean(),
         "copy_accuracy": right_N[(guide_BT >= 0)[asked_BT]].float().mean(),
     }
