@@ -230,13 +230,13 @@ def test_heads_of_other_parts_learn_to_look_away(corpus, processor, monkeypatch)
     """Beside the same training without that loss, in which they look where the right head looks."""
     data = read_back(corpus, processor, 4)
     batch = data.collate([data[index] for index in range(4)])
-    ends = []
+    runs = []
     for weight in (0.0, 2.0):
         monkeypatch.setattr("vist.train.looking.STRAY_WEIGHT", weight)
         model = fresh_model()
-        ends.append(learned(model, lambda model=model: guided_look_loss(model, batch, weight=1.0), 40, 5e-3)[-1])
-    assert ends[1]["stray_attention"] < 0.5 * ends[0]["stray_attention"]
-    assert ends[1]["guide_loss"] < 1.2 * ends[0]["guide_loss"]
+        runs.append(learned(model, lambda model=model: guided_look_loss(model, batch, weight=1.0), 40, 5e-3))
+    assert runs[1][-1]["stray_attention"] < 0.5 * runs[0][-1]["stray_attention"]
+    assert runs[1][-1]["guide_loss"] < 0.6 * runs[1][0]["guide_loss"]
 
 
 def test_what_the_guide_sees_is_the_attention_of_its_head(corpus, processor):
@@ -249,13 +249,14 @@ def test_what_the_guide_sees_is_the_attention_of_its_head(corpus, processor):
     layers, heads = head_of(part[rows, places], model.language_model)
     assert set(layers.tolist()) == {1} and len(set(heads.tolist())) > 1
     wanted = guide[rows, places]
-    with heads_at(model.language_model, Places(rows, places, wanted, layers, heads)) as seen:
+    visual = batch["roles"] == int(Role.VISUAL)
+    with heads_at(model.language_model, Places(rows, places, wanted, layers, heads), visual) as seen:
         output = model(**batch, output_hidden_states=True)
     ((order, attention, read, stray),) = seen
     model.language_model.set_attn_implementation("eager")
     maps = torch.stack(model(**batch, output_attentions=True).attentions, 1)
     assert torch.allclose(attention, maps[rows, layers, heads, places][order], atol=1e-5)
-    looked = maps[rows, 1, :, places, wanted]
+    looked = (maps[rows, 1, :, places] * visual[rows, None]).sum(-1)
     others = torch.ones_like(looked, dtype=torch.bool).scatter(1, heads[:, None], False)
     assert torch.allclose(stray, looked[others], atol=1e-5) and len(stray) == others.sum() > 0
     module = model.language_model.model.layers[1]

@@ -11,8 +11,9 @@ Decisions
 - Looking at the right place is soon learned, saying what stands there is not: what a head reads is a small part of the
   residual stream, and next-token loss reaches its values only through all that comes after. So what the guided head
   would read at the guided place is also asked for the token directly, through the LLM's own last norm and output layer.
-- A head that looks at the right visual token for another part says a neighbour of what is wanted, and the sum of all
-  heads is a set of tokens without an order. So at a guided place the heads of all other parts are asked to look away.
+- A head that looks at a visual token for which it is not meant says a neighbour of what is wanted, or anything, and the
+  sum of all heads is a set of tokens without an order. So at a guided place the heads of all other parts are asked to
+  look at no visual token: there is always a start token or text to look at.
 - Only the guided places are looked at again: a full attention map of long sequences would cost more than the model.
   Logits are computed where a token is predicted, which in a sequence of pages is about half of the places.
 - Queries and keys are computed a second time from what the layer was given, through hooks that live for one pass.
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
+from vist.fuse.interleave import Role
 from vist.model.vist2 import Vist2ForCausalLM
 from vist.model.vist2_processing import IGNORED
 
@@ -61,14 +63,14 @@ def guided_look_loss(
 
     `guide` and `guide_part` (B,T) as `InterleavedSamples.collate` makes them. Also returns how often the guided visual
     token has the most attention, how often what is read there alone says the token, and how often the model does; and
-    the share of attention that heads of other parts pay to that visual token.
+    the share of attention that heads of other parts pay to visual tokens.
     """
     batch = dict(inputs)
     guide_BT, part_BT, labels_BT = (batch.pop(name) for name in ("guide", "guide_part", "shift_labels"))
     rows, places = (guide_BT >= 0).nonzero(as_tuple=True)
     layers, heads = head_of(part_BT[rows, places], model.language_model)
     guided = Places(rows, places, guide_BT[rows, places], layers, heads)
-    with heads_at(model.language_model, guided) as seen:
+    with heads_at(model.language_model, guided, batch["roles"] == int(Role.VISUAL)) as seen:
         hidden_BTD = model(**batch, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
     asked_BT = labels_BT != IGNORED
     logits_NV = model.get_output_embeddings()(hidden_BTD[asked_BT])
@@ -82,7 +84,7 @@ def guided_look_loss(
     said_GV = _said(model.language_model, torch.cat([found.read for found in seen]))
     tokens_G = labels_BT[rows, places][order]
     stray_N = torch.cat([found.stray for found in seen])
-    stray_loss = -(1 - stray_N + FLOOR).log().mean()
+    stray_loss = -(1 - stray_N.clamp(max=1) + FLOOR).log().mean()
     say_loss = F.cross_entropy(said_GV.float(), tokens_G)
     share = 1.0 if num_items_in_batch is None else asked_BT.sum() / num_items_in_batch
     right_N = logits_NV.argmax(-1) == labels_BT[asked_BT]
@@ -118,7 +120,7 @@ class Seen(NamedTuple):
     """What a layer's heads did at the G' guided places of its own, and what they should not have done at the others.
 
     `attention` (G',T), what they `read` where they should (G',D), and, for every guided place and every head of the
-    layer that it is not meant for, the attention to the guided visual token, `stray` (N,).
+    layer that it is not meant for, the attention to all visual tokens, `stray` (N,).
     """
 
     number: Tensor
@@ -128,8 +130,8 @@ class Seen(NamedTuple):
 
 
 @contextmanager
-def heads_at(llm: PreTrainedModel, guided: Places) -> Iterator[list[Seen]]:
-    """Collects, layer by layer, what the guided heads do."""
+def heads_at(llm: PreTrainedModel, guided: Places, visual_BT: Tensor) -> Iterator[list[Seen]]:
+    """Collects, layer by layer, what the guided heads do, and the others with the visual tokens, `visual_BT` bool."""
     seen: list[Seen] = []
 
     def note(module: nn.Module, _: Any, options: dict[str, Any], layer: int) -> None:
@@ -138,8 +140,7 @@ def heads_at(llm: PreTrainedModel, guided: Places) -> Iterator[list[Seen]]:
             return
         here = Places(*(part[own] for part in guided))
         attention_GHT = _attention(module, options, guided)
-        number = torch.arange(len(guided.rows), device=own.device)
-        looked_GH = attention_GHT[number, :, guided.wanted]
+        looked_GH = (attention_GHT * visual_BT[guided.rows, None]).sum(-1)
         meant_GH = torch.zeros_like(looked_GH, dtype=torch.bool)
         meant_GH[own, here.heads] = True
         read_GD = _read(module, options["hidden_states"], here)
