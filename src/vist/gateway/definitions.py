@@ -78,12 +78,13 @@ def find_identifiers(text: str, most: int) -> Iterator[tuple[int, int]]:
     }
     if not defined:
         return
-    pieces = _NAME.split(text)  # names at odd places; at even ones what stands between
-    counts = Counter(filter(defined.__contains__, pieces[1::2]))
+    pieces = _NAME.split(text)
+    names = pieces[1::2]  # the others stand between them
+    counts = Counter(filter(defined.__contains__, names))
     rare = {name for name, count in counts.items() if count <= most}
     if rare:
-        ends = list(accumulate(map(len, pieces)))
-        yield from ((ends[at - 1], ends[at]) for at in range(1, len(pieces), 2) if pieces[at] in rare)
+        ends = list(accumulate(map(len, pieces)))[1::2]
+        yield from ((end - len(name), end) for name, end in zip(names, ends, strict=True) if name in rare)
 
 
 def _by_keyword(text: str) -> Iterator[str]:
@@ -124,29 +125,23 @@ def _stands_alone(text: str, keyword: str, at: int, end: int) -> bool:
 
 def _by_line(text: str) -> Iterator[str]:
     """Names that a line begins with and assigns to, or declares with their type."""
-    start = 0
-    while True:
-        end = text.find("\n", start)
-        assigned = _ASSIGNED.match(text, start)
+    for line in text.split("\n"):
+        assigned = _ASSIGNED.match(line) if "=" in line else None
         if assigned:
-            if assigned[2] or not _line_ends(text, assigned.end(), end, ","):  # name=value, is an argument
+            if assigned[2] or not _line_ends(line, assigned.end(), ","):  # name=value, is an argument
                 yield assigned[1]
-        else:
-            declared = _DECLARED.match(text, start)
-            if declared and _declares(text, declared, end):
+        elif "(" in line or ";" in line or "=" in line:
+            declared = _DECLARED.match(line)
+            if declared and _declares(line, declared):
                 yield declared[2]
-        if end < 0:
-            return
-        start = end + 1
 
 
-def _line_ends(text: str, start: int, end: int, marks: str) -> bool:
-    """Whether a line ends with one of some marks; a longer line than is looked at does not."""
-    end = len(text) if end < 0 else end
-    return end - start <= _LONGEST_LINE and text[start:end].rstrip().endswith(tuple(marks))
+def _line_ends(line: str, start: int, mark: str) -> bool:
+    """Whether a line ends with a mark; a longer line than is looked at does not."""
+    return len(line) - start <= _LONGEST_LINE and line[start:].rstrip().endswith(mark)
 
 
-def _declares(text: str, found: re.Match[str], end: int) -> bool:
+def _declares(line: str, found: re.Match[str]) -> bool:
     """Whether words before a name are a type, and the line a declaration rather than prose or a statement."""
     mark, types = found[3].strip(), found[1]
     words = types.replace("*", " ").replace("&", " ").split()
@@ -159,4 +154,4 @@ def _declares(text: str, found: re.Match[str], end: int) -> bool:
         return built_in or any(sign in types for sign in ("*", "::", ">")) or (modified and typed and len(words) > 1)
     if built_in or modified or any(word in _ALSO_ENGLISH for word in words):
         return True
-    return _line_ends(text, found.end(), end, ";" if mark == "=" else "{")
+    return _line_ends(line, found.end(), ";" if mark == "=" else "{")
