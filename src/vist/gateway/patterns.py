@@ -66,7 +66,9 @@ _DOMAIN = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?){1,8}"
 )
 _IN_PATH = r"""[^\s<>"'`()\[\]|,;\u00ab\u00bb\u2018-\u201f\u3000-\u303f]"""
-_PATH = re.compile(rf"(?<!{_IN_PATH})(?:(?![/\\]){_IN_PATH})*+[/\\]{_IN_PATH}*+")
+_SLASH = re.compile(r"[/\\]")
+_BEFORE_PATH = re.compile(rf"(?s:.*){_IN_PATH.replace('[^', '[', 1)}")  # to the last character that is in no path
+_REST_OF_PATH = re.compile(rf"{_IN_PATH}*+")
 _DRIVE = re.compile(
     r"""[A-Za-z](?<!\w[A-Za-z]):\\(?:[^\s\\/:*?"<>|,;]++(?:[ ][^\s\\/:*?"<>|,;]++){0,3}+\\)*+[^\s\\/:*?"<>|,;]*+"""
 )
@@ -230,12 +232,22 @@ def find_emails(text: str) -> Ends:
 def find_paths(text: str) -> Ends:
     """Paths of files and folders, of Unix and of Windows."""
     if "/" in text or "\\" in text:
-        for run in _PATH.finditer(text):
-            path = run[0][:_JUDGED]
-            opened = run.start() > 0 and text[run.start() - 1] == "<"  # a closing tag
-            if not opened and _is_path(path.rstrip(".:!?")):
-                yield run.start(), run.start() + len(run[0].rstrip(".:!?"))
+        for start, end in _runs_with_slash(text):
+            opened = start > 0 and text[start - 1] == "<"  # a closing tag
+            if not opened and _is_path(text[start : min(end, start + _JUDGED)].rstrip(".:!?")):
+                yield start, start + len(text[start:end].rstrip(".:!?"))
         yield from (match.span() for match in _DRIVE.finditer(text) if len(match[0]) > 3)
+
+
+def _runs_with_slash(text: str) -> Ends:
+    """Runs of characters of paths that have a slash among them, whole."""
+    end = 0
+    while slash := _SLASH.search(text, end):
+        before = _BEFORE_PATH.match(text, end, slash.start())
+        start = before.end() if before else end
+        rest = _REST_OF_PATH.match(text, slash.end())
+        end = rest.end() if rest else slash.end()
+        yield start, end
 
 
 def _is_path(run: str) -> bool:

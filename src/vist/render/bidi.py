@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 
 _PAIRS = "()[]{}<>«»‹›⁅⁆⁽⁾₍₎≤≥⟨⟩⟪⟫⟦⟧⟮⟯⦃⦄⦅⦆〈〉《》「」『』【】〔〕〖〗〘〙〚〛（）［］｛｝＜＞｢｣"
 _TWINS = list(zip(_PAIRS[::2], _PAIRS[1::2], strict=True))
@@ -55,8 +55,8 @@ def base_level(text: str, start: int = 0) -> int | None:
 
     1 is right-to-left, 0 left-to-right, None a paragraph without a strong character.
     """
-    for char in islice(text, start, None):
-        kind = bidi_type(char)
+    for position in range(start, len(text)):  # `islice` would step over all that stands before
+        kind = bidi_type(text[position])
         if kind in ("R", "AL"):
             return 1
         if kind == "L":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _TURNING = frozenset(("L", "EN", "AN"))  # what may run the other way in a right-to-left row
 _MIRRORABLE = re.compile("[" + re.escape("".join(map(chr, MIRRORED))) + "]")
 _NEWLINES = "".join(map(chr, sorted(NEWLINES)))
+_NEWLINE = re.compile(f"[{_NEWLINES}]")
 
 
 def running_base(text: str, base: int | None) -> int | None:
@@ -40,7 +41,7 @@ def reorder(block: Block, text: str, atlas: GlyphAtlas, base: int | None) -> Non
     """Put the rows of a block that hold right-to-left characters in visual order, in place."""
     block.order = np.arange(len(block.codes))
     rows = np.unique(block.row[np.flatnonzero(block.classes & RTL)])
-    paragraphs = np.append(0, np.flatnonzero(np.isin(block.codes, list(NEWLINES))) + 1)
+    paragraphs = np.array([0, *(newline.end() for newline in _NEWLINE.finditer(text))])
     starts = paragraphs[np.searchsorted(paragraphs, block.row_start[rows], side="right") - 1]
     bases: dict[int, int | None] = {0: base} if base is not None else {}
     for row, start in zip(rows.tolist(), starts.tolist(), strict=True):
