@@ -75,7 +75,8 @@ def _cost(items: Any, expression: str) -> tuple[int, int]:
         if kind in _ONE_STEP:
             more, cost = 1, 1
         elif kind in _REPEATS:
-            more, cost = _repeated(*value, expression)
+            least, most, repeated = value
+            more, cost = _repeated(least, most, repeated, expression)
         elif kind is op.BRANCH:
             more, cost = (sum(each) for each in zip(*(_cost(branch, expression) for branch in value[1]), strict=True))
         elif kind is op.SUBPATTERN:

@@ -50,6 +50,19 @@ def bidi_type(char: str) -> str:
     return "BN" if kind in _IGNORED else kind
 
 
+class _Letters(dict[int, str]):
+    """The letter of each code point that was met, for `str.translate`; begun anew before it grows large."""
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= 1 << 14:
+            self.clear()
+        letter = self[code] = _LETTERS[bidi_type(chr(code))]
+        return letter
+
+
+_LETTER_OF = _Letters()
+
+
 def base_level(text: str, start: int = 0) -> int | None:
     """Return the direction of the paragraph at `start`: that of its first strong character (P2).
 
@@ -68,7 +81,7 @@ def base_level(text: str, start: int = 0) -> int | None:
 
 def levels(row: str, base: int) -> list[int]:
     """Return the embedding level of each character of one row for a base level 0 or 1."""
-    types = row.translate({ord(char): _LETTERS[bidi_type(char)] for char in set(row)})
+    types = row.translate(_LETTER_OF)
     edge = "R" if base else "L"
     resolved = _resolve_neutral(_resolve_brackets(row, _resolve_weak(types, edge), edge), edge)
     result = list(resolved.encode().translate(_LEVELS[base]))
