@@ -177,15 +177,15 @@ def test_a_tag_that_is_never_closed_reaches_to_the_end_and_is_reported() -> None
     assert not annotate("a", []).unclosed
 
 
-def test_names_and_quotes_are_kept_on_request_only() -> None:
+def test_names_are_kept_unless_switched_off_and_quotes_on_request_only() -> None:
     code = "def parse_header(x):\n    limit = 3\n    return limit + x + limit\nparse_header(1)\nlet other = x;\n"
-    assert found(code) == []
-    assert found(code, identifiers=True) == [
+    assert found(code, identifiers=False) == []
+    assert found(code) == [
         ("identifier", "parse_header"),
         ("identifier", "parse_header"),
         ("identifier", "other"),
     ]
-    assert ("identifier", "limit") in found(code, identifiers=True, identifier_uses=3)
+    assert ("identifier", "limit") in found(code, identifier_uses=3)
     said = "She said “so be it”, 'no' and \"yes\"; it's the dog's."
     assert found(said, quotes=True) == [("quote", "“so be it”"), ("quote", "'no'"), ("quote", '"yes"')]
 
@@ -204,14 +204,82 @@ def test_names_and_quotes_are_kept_on_request_only() -> None:
         ("macro_rules! try_all {", "try_all"),
         ("let mut cursor = 0;", "cursor"),
         ("retries: int = 3", "retries"),
+        ("names: list[str] | None = None", "names"),
         ("  $total = 3", "$total"),
+        ("static const int kFoo = 3;", "kFoo"),
+        ("int parse_it(char *x) {", "parse_it"),
+        ("static int helper(void)", "helper"),
+        ("int *find_node(int key);", "find_node"),
+        ('const char *const kName = "x";', "kName"),
+        ("uint32_t mask_of;", "mask_of"),
+        ("struct node *next_of;", "next_of"),
+        ("std::map<std::string, int> counts;", "counts"),
+        ("Foo total = make();", "total"),
+        ("void Server::listen_all(int port) {", "listen_all"),
+        ("template <typename T> T max_of(T a, T b) {", "max_of"),
+        ("enum class Colour { Red };", "Colour"),
+        ("class Widget : public Base {", "Widget"),
+        ("public String getName() {", "getName"),
+        ("  private final Map<String, List<Integer>> byName;", "byName"),
+        ("@Override public void onClick(View v) {", "onClick"),
+        ("public class Main extends Base {", "Main"),
+        ("func ReadAll(", "ReadAll"),
+        ("type Server struct", "Server"),
+        ("type Celsius float64", "Celsius"),
+        ("const MaxDepth int = 3", "MaxDepth"),
+        ("count := 3", "count"),
+        ("type UserId = string;", "UserId"),
+        ("export default function Page() {", "Page"),
     ],
 )
-def test_a_name_that_code_defines_once_is_kept_on_request(code: str, name: str) -> None:
-    assert ("identifier", name) in found(f"// first\n{code}\n", identifiers=True)
-    assert "identifier" not in dict(found(f"// first\n{code}\n"))
+def test_a_name_that_code_defines_once_is_kept(code: str, name: str) -> None:
+    assert found(f"// first\n{code}\n", kinds=()) == [("identifier", name)]
+    assert found(f"// first\n{code}\n", kinds=(), identifiers=False) == []
     often = f"{code}\n" + f"use {name} here\n" * 3
-    assert ("identifier", name) not in found(often, identifiers=True)
+    assert ("identifier", name) not in found(often)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "let him go (or not) and let me know.",
+        "the value = 5 in this case",
+        "a class of people, a second-class citizen: he",
+        "class struggle",
+        "type of thing: many",
+        "It was a long time;",
+        "private life; public opinion;",
+        "private life;",
+        "public opinion (as was said)",
+        "double trouble;",
+        "float away;",
+        "In short order;",
+        "the final decision;",
+        "function follows form.",
+        "interface between two",
+        "struct and union types",
+        "Use the function called:",
+        "import static foo.bar;",
+        "return foo;",
+        "return foo(x) {",
+        "else foo(x);",
+        "throw new Error(x);",
+        "} else if (y) {",
+        "while (foo(x)) {",
+        "for (int i = 0; i < n; i++) {",
+        "case FOO: x = 3;",
+        "foo(bar);",
+        "  x == y",
+        "    timeout=30,",
+        "See https://x.org?a=b",
+    ],
+)
+def test_prose_and_statements_define_nothing(line: str) -> None:
+    assert "identifier" not in dict(found(f"It began.\n{line}\nIt ended.\n"))
+
+
+def test_a_book_defines_nothing() -> None:
+    assert found(PROSE, kinds=()) == []
 
 
 EVERY_KIND = [
@@ -234,7 +302,7 @@ def test_every_kind_is_text_in_the_messages_that_are_sent(kind: str, exact: str,
     """From the policy to the wire: the string is in a text block, tied to its mark, and not on the pages."""
     planted = {VERBATIM: f"<verbatim>{exact}</verbatim>", "identifier": f"\ndef {exact}(x):\n"}.get(kind, exact)
     text = f"{PROSE[1000:6000]} {planted} {PROSE[6000:9000]}"
-    guard = GuardPolicy(identifiers=True, quotes=kind == "quote", times=True, patterns=("Room Seven",))
+    guard = GuardPolicy(quotes=kind == "quote", times=True, patterns=("Room Seven",))
     policy = CompressionPolicy(keep_recent=0, step=1, shape=shape, detail="fit", guard=guard)
     done = compress_messages([{"role": "user", "content": text}], model, policy)
     blocks = done.messages[0]["content"]
@@ -289,13 +357,19 @@ ADVERSARIES = {
     "quotes": "\"'a " * 250_000,
     "markers": "[#" * 500_000,
     "definitions": "def " * 250_000,
+    "assigned": "ab = 1\n" * 140_000,
+    "different names": "".join(f"n{number:x}=1\n" for number in range(110_000)),
+    "types": "a<b " * 250_000,
+    "typed": "int a<b, c<d>> " * 66_000,
+    "lines": "\n" * 1_000_000,
+    "annotations": "@a(b) " * 166_000,
 }
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_a_megabyte_of_anything_takes_linear_time(name: str) -> None:
     text = ADVERSARIES[name]
-    policy = GuardPolicy(identifiers=True, quotes=True)
+    policy = GuardPolicy(quotes=True)
     began = time.process_time()
     spans = find_verbatim(text, policy)
     assert restore(annotate(text, spans)) == text
@@ -374,7 +448,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(PIECES, st.text(max_size=8)), max_size=30).map("".join))
 def test_any_text_comes_back_exactly(text: str) -> None:
-    spans = find_verbatim(text, GuardPolicy(identifiers=True, quotes=True, min_digits=3))
+    spans = find_verbatim(text, GuardPolicy(quotes=True, min_digits=3))
     assert all(left.end <= right.start for left, right in zip(spans, spans[1:], strict=False))
     assert all(0 <= span.start < span.end <= len(text) and span.kind in KINDS for span in spans)
     guarded = annotate(text, spans)

@@ -167,7 +167,8 @@ def _same(drawn: np.ndarray, images: list[np.ndarray]) -> bool:
 
 def test_short_rows_get_a_narrow_page() -> None:
     code = "\n".join(f"    x{number} = y{number}" for number in range(600))
-    weighed = weigh(code, resolve_profile("claude-sonnet-4-5"), Gate(line_breaks="rows"))
+    gate = Gate(line_breaks="rows", guard=GuardPolicy(identifiers=False))  # they are names and nothing else
+    weighed = weigh(code, resolve_profile("claude-sonnet-4-5"), gate)
     assert weighed.pays and weighed.sizes[0][0] <= 280
 
 

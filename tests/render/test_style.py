@@ -1,6 +1,7 @@
 """A style is checked where it is made, and survives a trip through JSON."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -79,3 +80,10 @@ def test_unknown_names():
         PageStyle.named("vits")
     with pytest.raises(VistError, match="no field 'size'"):
         PageStyle.from_dict({"size": 3})
+
+
+def test_a_pickled_style_is_the_same_key_and_carries_no_hash_of_its_process():
+    style = PageStyle(name="mine", font_size=11)
+    assert hash(style) == hash(PageStyle(name="mine", font_size=11)) != hash(PageStyle(name="mine", font_size=12))
+    assert style.__getstate__() == style.to_dict()
+    assert {pickle.loads(pickle.dumps(style)): 1}[style] == 1

@@ -9,8 +9,9 @@ Decisions
 - `<verbatim>...</verbatim>` is obeyed always and first: nothing else reaches into it, tags nest, and a tag that is
   never closed reaches to the end of the text and gets a kind of its own, so that it can be reported. Found outside
   a pair, a closing tag is text.
-- Names that code defines and quoted strings are kept on request only: they can be most of a text. So are times of day
-  without a date: three small numbers that the lines around them confirm, and a third of a log if they are all kept.
+- Names that code defines and seldom uses are kept: nothing else in the text would correct one that was misread.
+- Quoted strings are kept on request only: they can be most of a text. So are times of day without a date: three small
+  numbers that the lines around them confirm, and a third of a log if they are all kept.
 - What the caller knows that pages cannot show is kept like the rest, whatever the policy says.
 - A user's expressions run as they are. Those that match nothing at all, or nest one unbounded repeat in another, are
   refused: the latter can take forever on a text of a few lines.
@@ -27,6 +28,7 @@ from typing import NamedTuple
 
 from vist.errors import VistError
 from vist.gateway import patterns
+from vist.gateway.definitions import find_identifiers
 
 VERBATIM = "verbatim"
 UNCLOSED = "verbatim-unclosed"
@@ -34,9 +36,9 @@ PATTERN = "pattern"
 DEFAULT_KINDS = (
     "uuid", "hash", "key", "url", "email", "date", "account", "address", "version", "path", "number",
 )  # fmt: skip
-REQUESTED_KINDS = ("time", "identifier", "quote")
+SWITCHED_KINDS = ("identifier", "time", "quote")  # each with a switch of its own
 FOREIGN = "undrawn"
-KINDS = (VERBATIM, UNCLOSED, PATTERN, *DEFAULT_KINDS, *REQUESTED_KINDS, FOREIGN)
+KINDS = (VERBATIM, UNCLOSED, PATTERN, *DEFAULT_KINDS, *SWITCHED_KINDS, FOREIGN)
 
 _TAG = re.compile(r"</?verbatim>", re.IGNORECASE)
 _REPEAT = re.compile(r"[*+]|\{\d*,\}")
@@ -57,7 +59,7 @@ class GuardPolicy:
     Attributes:
         kinds: what is kept by default, of DEFAULT_KINDS; marked spans are kept in any case.
         min_digits: digits from which a number is kept.
-        identifiers: keep the names that code defines and seldom uses.
+        identifiers: keep the names that code defines and seldom uses; on unless switched off.
         identifier_uses: occurrences up to which a defined name counts as seldom used, its definition included.
         quotes: keep quoted strings.
         times: keep times of day with seconds, such as 23:59:07; with a date they are kept anyway.
@@ -69,7 +71,7 @@ class GuardPolicy:
 
     kinds: tuple[str, ...] = DEFAULT_KINDS
     min_digits: int = 5
-    identifiers: bool = False
+    identifiers: bool = True
     identifier_uses: int = 2
     quotes: bool = False
     times: bool = False
@@ -123,7 +125,7 @@ def _found(text: str, policy: GuardPolicy) -> Iterator[tuple[str, patterns.Ends]
     if policy.times:
         yield "time", patterns.find_times(text)
     if policy.identifiers:
-        yield "identifier", patterns.find_identifiers(text, policy.identifier_uses)
+        yield "identifier", find_identifiers(text, policy.identifier_uses)
     if policy.quotes:
         yield "quote", patterns.find_quotes(text)
 

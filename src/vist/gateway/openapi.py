@@ -55,7 +55,7 @@ _STATUSES = {
 }
 _ASKED = {
     "X-Vist-Bypass": ("Send this request on as it came; 0, false, no and off do nothing.", "1"),
-    "X-Vist-Policy": ("Changes to the policy for this request, name=value.", "keep_recent=4, min_saving=0.5"),
+    "X-Vist-Policy": ("Changes to the policy for this request, name=value.", "keep_recent=4, keep=INV-%5Cd%7B6%7D"),
     "X-Vist-Model": ("Count by this model's rule; for names that the gateway does not know.", "qwen3-vl"),
 }
 _COUNT = {"type": "integer", "minimum": 0}

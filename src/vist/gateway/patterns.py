@@ -1,7 +1,7 @@
 """What an exact string looks like: one finder for each kind of string that must survive to the letter.
 
 Owns the finders: each takes a text and yields (start, end) of what it takes for its kind. Which finders run, and what
-becomes of overlaps, is `guard`'s.
+becomes of overlaps, is `guard`'s; names that code defines are `definitions`'.
 
 Decisions
 - Every finder is linear in the text. Expressions begin with a class of characters and look behind only after it, so
@@ -14,7 +14,6 @@ Decisions
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 
 Ends = Iterator[tuple[int, int]]
@@ -67,7 +66,9 @@ _DOMAIN = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?){1,8}"
 )
 _IN_PATH = r"""[^\s<>"'`()\[\]|,;\u00ab\u00bb\u2018-\u201f\u3000-\u303f]"""
-_PATH = re.compile(rf"(?<!{_IN_PATH})(?:(?![/\\]){_IN_PATH})*+[/\\]{_IN_PATH}*+")
+_SLASH = re.compile(r"[/\\]")
+_BEFORE_PATH = re.compile(rf"(?s:.*){_IN_PATH.replace('[^', '[', 1)}")  # to the last character that is in no path
+_REST_OF_PATH = re.compile(rf"{_IN_PATH}*+")
 _DRIVE = re.compile(
     r"""[A-Za-z](?<!\w[A-Za-z]):\\(?:[^\s\\/:*?"<>|,;]++(?:[ ][^\s\\/:*?"<>|,;]++){0,3}+\\)*+[^\s\\/:*?"<>|,;]*+"""
 )
@@ -76,14 +77,6 @@ _EXTENSION = re.compile(r"[^./\\]\.[A-Za-z][A-Za-z0-9]{0,7}\Z")
 _QUOTE = re.compile(
     r"""["](?<!\w["])[^"\n]{1,500}+["]|['](?<!\w['])[^'\n]{1,500}+['](?!\w)|`[^`\n]{1,500}+`"""
     r"|\u201c[^\u201d\n]{1,500}+\u201d|\u2018[^\u2019\n]{1,500}+\u2019(?!\w)|\u00ab[^\u00bb\n]{1,500}+\u00bb"
-)
-_NAME = re.compile(r"[A-Za-z_$][\w$]*+")
-_DEFINED = re.compile(
-    r"(?:\b(?:def|class|func|fun|fn|function|const|let|var|val|struct|enum|interface|trait|type|macro_rules!)"
-    r"|#[ \t]{0,8}define)[ \t]{1,8}"
-    r"(?:\([^()\n]{0,80}\)[ \t]{0,8})?(?:mut[ \t]{1,8})?([A-Za-z_$][\w$]{0,127})"
-    r"|^[ \t]{0,64}([A-Za-z_$][\w$]{0,127})[ \t]{0,8}(?::[^=\n]{1,80})?=(?![=>])",
-    re.MULTILINE,
 )
 
 
@@ -239,12 +232,22 @@ def find_emails(text: str) -> Ends:
 def find_paths(text: str) -> Ends:
     """Paths of files and folders, of Unix and of Windows."""
     if "/" in text or "\\" in text:
-        for run in _PATH.finditer(text):
-            path = run[0][:_JUDGED]
-            opened = run.start() > 0 and text[run.start() - 1] == "<"  # a closing tag
-            if not opened and _is_path(path.rstrip(".:!?")):
-                yield run.start(), run.start() + len(run[0].rstrip(".:!?"))
+        for start, end in _runs_with_slash(text):
+            opened = start > 0 and text[start - 1] == "<"  # a closing tag
+            if not opened and _is_path(text[start : min(end, start + _JUDGED)].rstrip(".:!?")):
+                yield start, start + len(text[start:end].rstrip(".:!?"))
         yield from (match.span() for match in _DRIVE.finditer(text) if len(match[0]) > 3)
+
+
+def _runs_with_slash(text: str) -> Ends:
+    """Runs of characters of paths that have a slash among them, whole."""
+    end = 0
+    while slash := _SLASH.search(text, end):
+        before = _BEFORE_PATH.match(text, end, slash.start())
+        start = before.end() if before else end
+        rest = _REST_OF_PATH.match(text, slash.end())
+        end = rest.end() if rest else slash.end()
+        yield start, end
 
 
 def _is_path(run: str) -> bool:
@@ -266,11 +269,3 @@ def _is_path(run: str) -> bool:
 def find_quotes(text: str) -> Ends:
     """Quoted strings of up to 500 characters on one line, with their quotation marks."""
     return (match.span() for match in _QUOTE.finditer(text))
-
-
-def find_identifiers(text: str, most: int) -> Ends:
-    """Names that the text defines and that occur `most` times or fewer: every occurrence."""
-    counts = Counter(_NAME.findall(text))
-    defined = {match[1] or match[2] for match in _DEFINED.finditer(text)}
-    rare = {name for name in defined if counts[name] <= most and len(name) > 1}
-    return (match.span() for match in _NAME.finditer(text) if match[0] in rare) if rare else iter(())

@@ -5,6 +5,7 @@ Owns `Settings` and the reading of policies from a header or an option. Knows no
 Decisions
 - Without a token only this machine can reach the gateway: an address that others can reach is refused.
 - A policy of a request overrides the gateway's, except that it cannot ask for more pages than the gateway allows.
+- A request's regular expressions come on top of the gateway's own, and only such as cannot take long (`expressions`).
 - Tokens and addresses' passwords are left out of `repr`, so they cannot get into a log by accident.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vist.errors import VistError
+from vist.gateway.expressions import check_expressions, read_expression
 from vist.gateway.guard import GuardPolicy
 from vist.gateway.messages import CompressionPolicy
 
@@ -119,22 +121,31 @@ def is_loopback(host: str) -> bool:
 def read_policy(line: str, base: CompressionPolicy) -> CompressionPolicy:
     """Return a policy with the changes that a line asks for, such as `keep_recent=4, min_saving=0.5`.
 
-    Names are those of `CompressionPolicy`, and of the guard `identifiers`, `quotes`, `times` and `min_digits`. More
-    pages than `base` allows are not given.
+    Names are those of `CompressionPolicy`, and of the guard `identifiers`, `quotes`, `times` and `min_digits`. `keep`
+    may come several times: a percent-encoded regular expression each, besides those of `base`. More pages than `base`
+    allows are not given.
 
     Raises:
         VistError: a name that is none, a name twice, or a value that the policy refuses.
     """
     changes: dict[str, Any] = {}
+    expressions: list[str] = []
     for part in filter(None, (part.strip() for part in line.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or name not in _READERS or name in changes:
-            raise VistError(f"The policy has {part[:80]!r}; give name=value once for {', '.join(_READERS)}.")
+        if not equals or name not in _NAMES or name in changes:
+            raise VistError(
+                f"The policy has {part[:80]!r}; give name=value once for {', '.join(_READERS)}, or keep=expression."
+            )
         try:
-            changes[name] = _READERS[name](value)
+            if name == _KEEP:
+                expressions.append(read_expression(value))
+            else:
+                changes[name] = _READERS[name](value)
         except ValueError:
             raise VistError(f"The policy's {name} is {value[:80]!r}; give a value of the right kind.") from None
-    guard = replace(base.guard, **{name: changes.pop(name) for name in _GUARD if name in changes})
+    check_expressions(tuple(expressions))
+    guard_changes = {name: changes.pop(name) for name in _GUARD if name in changes}
+    guard = replace(base.guard, patterns=(*base.guard.patterns, *expressions), **guard_changes)
     if "max_pages" in changes:
         changes["max_pages"] = min(changes["max_pages"], base.max_pages)
     return replace(base, guard=guard, **changes)
@@ -160,6 +171,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "tool_results": str,
     **_GUARD,
 }
+_KEEP = "keep"
+_NAMES = frozenset((*_READERS, _KEEP))
 assert set(_GUARD) <= set(GuardPolicy.__dataclass_fields__)
 
 

@@ -60,22 +60,21 @@ class Piece:
     advance: np.ndarray
 
 
+_FIELDS = ("column", "advance", "left", "right", "glued", "shaped", "found")
+_COLUMN, _ADVANCE, _LEFT, _RIGHT, _GLUED, _SHAPED, _FOUND = range(len(_FIELDS))
+
+
 @dataclass(frozen=True)
 class Word:
-    """A shaped word of n characters; arrays are (n,), `column` counts in the word's own `columns`.
+    """A shaped word of n characters: its own `columns`, and a `table` (n, 7) int32 of what is known of each character.
 
-    `shaped` marks the characters that a piece draws; the others keep the glyphs that they have by themselves. `found`
-    marks joiners and selectors that the font knows, which therefore are not lost.
+    The table's columns are `_FIELDS`. `column` counts in the word's columns. `shaped` marks the characters that a piece
+    draws; the others keep the glyphs that they have by themselves. `found` marks joiners and selectors that the font
+    knows, which therefore are not lost.
     """
 
     columns: np.ndarray
-    column: np.ndarray
-    advance: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    glued: np.ndarray
-    shaped: np.ndarray
-    found: np.ndarray
+    table: np.ndarray
 
 
 def shape_run(run: Run, text: str, atlas: GlyphAtlas) -> None:
@@ -84,46 +83,58 @@ def shape_run(run: Run, text: str, atlas: GlyphAtlas) -> None:
     The columns of the words are put behind those of the atlas in a copy that belongs to this run.
     """
     spans = _spans(run.codes, run.classes)
+    begins, ends = spans.T
     number: dict[str, int] = {}
-    used = [number.setdefault(text[begin:end], len(number)) for begin, end in spans]
+    used = [  # two flat lists: one of pairs is work for Python's garbage collector
+        number.setdefault(text[begin:end], len(number))
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+    ]
     words = [shape_word(atlas.style, word) for word in number]
-    begins, ends = np.array(spans, np.int64).reshape(-1, 2).T
-    lengths = np.array([len(word.column) for word in words], np.int64)
+    lengths = np.array([len(word.table) for word in words], np.int64)
     widths = np.array([len(word.columns) for word in words], np.int64)
     home = np.cumsum(widths) - widths + len(run.columns)
     size = ends - begins
     place = np.repeat(begins - (np.cumsum(size) - size), size) + np.arange(size.sum())
     source = np.repeat((np.cumsum(lengths) - lengths)[used] - begins, size) + place
-
-    def gather(name: str) -> np.ndarray:
-        return np.concatenate([getattr(word, name) for word in words])[source]
-
+    table = np.concatenate([word.table for word in words])[source]
     run.glued = np.zeros(len(run.codes), bool)
-    run.glued[place] = gather("glued")
-    run.classes[place[gather("found")]] &= ~np.uint8(LOST)
-    shaped = gather("shaped")
-    place, source = place[shaped], source[shaped]
+    run.glued[place] = table[:, _GLUED]
+    run.classes[place[table[:, _FOUND] > 0]] &= ~np.uint8(LOST)
+    shaped = table[:, _SHAPED] > 0
+    place, table = place[shaped], table[shaped]
     run.glyph[place] = 0
-    for name in ("advance", "left", "right"):
-        getattr(run, name)[place] = gather(name)
-    run.column[place] = gather("column") + np.repeat(home[used], size)[shaped]
+    run.advance[place], run.left[place], run.right[place] = table[:, _ADVANCE], table[:, _LEFT], table[:, _RIGHT]
+    run.column[place] = table[:, _COLUMN] + np.repeat(home[used], size)[shaped]
     run.columns = np.concatenate([run.columns, *(word.columns for word in words)])
 
 
-def _spans(codes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:
-    """Return the stretches that need shaping, with the bases that marks sit on and what joiners tie to them."""
-    edges = np.flatnonzero(np.diff((classes & SHAPE).astype(bool), prepend=False, append=False))
+def _spans(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the stretches that need shaping, (S, 2), with the bases that marks sit on and what joiners tie to them."""
+    edges = np.flatnonzero(np.diff((classes & SHAPE).astype(bool), prepend=False, append=False)).reshape(-1, 2)
+    begins, ends = edges.T
+    following = [follows(code) for code in codes[begins].tolist()]
+    last = ends == len(codes)
+    joined = (codes[ends - 1] == _ZWJ) & ~last & (classes[ends - last] & BLANK == 0)
+    if any(following) or joined.any():
+        based = np.array(following) & (begins > 0) & (classes[begins - 1] & (BLANK | LOST) == 0)
+        edges = np.array(_widened(edges.tolist(), based.tolist(), joined.tolist()), np.int64)
+    if (edges[:, 1] - edges[:, 0]).max() <= _LONGEST:
+        return edges
+    return np.array([part for begin, end in edges.tolist() for part in _parts(codes, begin, end)], np.int64)
+
+
+def _widened(edges: list[list[int]], based: list[bool], joined: list[bool]) -> list[list[int]]:
+    """Take the base before and what is joined behind into stretches, and make those that then touch one."""
     spans: list[list[int]] = []
-    for begin, end in edges.reshape(-1, 2).tolist():
-        if spans and begin <= spans[-1][1]:
-            spans[-1][1] = max(end, spans[-1][1])
+    for (begin, end), has_base, is_joined in zip(edges, based, joined, strict=True):
+        floor = spans[-1][1] if spans else 0
+        if spans and begin <= floor:
+            spans[-1][1] = max(end, floor)
         else:
-            floor = spans[-1][1] if spans else 0
-            based = begin > floor and follows(int(codes[begin])) and not classes[begin - 1] & (BLANK | LOST)
-            spans.append([begin - based, end])
-        if codes[end - 1] == _ZWJ and end < len(codes) and not classes[end] & BLANK:
+            spans.append([begin - (has_base and begin > floor), end])
+        if is_joined:
             spans[-1][1] = end + 1
-    return [part for begin, end in spans for part in _parts(codes, begin, end)]
+    return spans
 
 
 def _parts(codes: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
@@ -161,31 +172,24 @@ def shape_word(style: PageStyle, text: str) -> Word:
     """Shape a word in the fonts of a style."""
     atlas = glyph_atlas(style)
     codes = tuple(map(ord, text))
-    word = _unshaped(len(text), atlas)
-    columns = [word.columns]
+    table = np.zeros((len(text), len(_FIELDS)), np.int32)
+    columns = [np.zeros((0, atlas.columns.shape[1]), np.uint8)]
     used = 0
     for begin, end, face, rtl in _items(codes, atlas.stack):
         piece = draw_piece(style, face, text[begin:end], rtl)
         if piece is None:
             continue
         cells = piece.cells
-        word.shaped[begin:end] = True
-        word.glued[begin + 1 : end] = True
-        word.column[begin:end] = used + cells.left + piece.start
-        word.advance[begin:end] = piece.advance
-        word.left[end - 1 if rtl else begin], word.right[begin if rtl else end - 1] = cells.left, cells.right
-        word.found[begin:end] = [c in JOINERS and atlas.stack.covers(face, {c}) for c in codes[begin:end]]
+        table[begin:end, _SHAPED] = True
+        table[begin + 1 : end, _GLUED] = True
+        table[begin:end, _COLUMN] = used + cells.left + piece.start
+        table[begin:end, _ADVANCE] = piece.advance
+        table[end - 1 if rtl else begin, _LEFT] = cells.left
+        table[begin if rtl else end - 1, _RIGHT] = cells.right
+        table[begin:end, _FOUND] = [c in JOINERS and atlas.stack.covers(face, {c}) for c in codes[begin:end]]
         columns.append(cells.columns)
         used += len(cells.columns)
-    return Word(np.concatenate(columns), *(getattr(word, name) for name in _BY_CHARACTER))
-
-
-_BY_CHARACTER = ("column", "advance", "left", "right", "glued", "shaped", "found")
-
-
-def _unshaped(size: int, atlas: GlyphAtlas) -> Word:
-    numbers = (np.zeros(size, kind) for kind in (np.int64, np.int32, np.uint8, np.uint8, bool, bool, bool))
-    return Word(np.zeros((0, atlas.columns.shape[1]), np.uint8), *numbers)
+    return Word(np.concatenate(columns), table)
 
 
 def _items(codes: tuple[int, ...], stack: FontStack) -> Iterator[tuple[int, int, int, bool]]:

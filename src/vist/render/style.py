@@ -16,6 +16,7 @@ Decisions
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from vist.errors import VistError
@@ -73,6 +74,18 @@ class PageStyle:
             raise VistError(f"fallback={self.fallback!r} is one name: give a list of font names or paths.")
         if self.fallback is not None:  # a list, as JSON has it, would leave the style without a hash
             object.__setattr__(self, "fallback", tuple(self.fallback))
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
+    def __hash__(self) -> int:
+        """Worked out once: a style is part of the key of every cache of the renderer."""
+        return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the hash, which another process would work out differently."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _check_room(self) -> None:
         if self.font_size > self.row_height:
