@@ -31,14 +31,14 @@ def vist2_nano() -> Vist2NanoRecipe:
         alignment=StageConfig(steps=600, batch_size=24, learning_rate=3e-3, weight_decay=0.02),
         alignment_curriculum=Curriculum(chunks=(1, 1), ratio=(2.5, 4.0), until=0.3),
         alignment_mix=ExampleMix({"continue": 0.45, "recall": 0.55}, PROSE, facts_per_kilobyte=24),
-        read_back=StageConfig(steps=480, batch_size=16, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
+        read_back=StageConfig(steps=420, batch_size=16, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
         read_back_curriculum=Curriculum(chunks=(2, 3), ratio=(3.0, 4.0), until=0.3),
         read_back_mix=ExampleMix(
             {"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=16, repeated_words=True
         ),
         whole=0.15,
         read_back_tokens=160,
-        optical=StageConfig(steps=160, batch_size=10, learning_rate=2e-3, weight_decay=0.02, backbone_rate=0.6),
+        optical=StageConfig(steps=200, batch_size=10, learning_rate=2e-3, weight_decay=0.02, backbone_rate=0.6),
         optical_curriculum=Curriculum(visual=(0.6, 1.0), chunks=(3, 5), ratio=(3.5, 4.0), until=0.5),
         mix=ExampleMix(
             {"continue": 0.5, "recall": 0.4, "quote": 0.1}, PROSE, facts_per_kilobyte=6, repeated_words=True

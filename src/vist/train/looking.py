@@ -11,9 +11,6 @@ Decisions
 - Looking at the right place is soon learned, saying what stands there is not: what a head reads is a small part of the
   residual stream, and next-token loss reaches its values only through all that comes after. So what the guided head
   would read at the guided place is also asked for the token directly, through the LLM's own last norm and output layer.
-- A head that looks at a visual token for which it is not meant says a neighbour of what is wanted, or anything, and the
-  sum of all heads is a set of tokens without an order. So at a guided place the heads of all other parts are asked to
-  look at no visual token: there is always a start token or text to look at.
 - Only the guided places are looked at again: a full attention map of long sequences would cost more than the model.
   Logits are computed where a token is predicted, which in a sequence of pages is about half of the places.
 - Queries and keys are computed a second time from what the layer was given, through hooks that live for one pass.
@@ -31,13 +28,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
-from vist.fuse.interleave import Role
 from vist.model.vist2 import Vist2ForCausalLM
 from vist.model.vist2_processing import IGNORED
 
 FLOOR = 1e-6
 SAY_WEIGHT = 0.5
-STRAY_WEIGHT = 2.0
 
 
 def parts_of(llm: PreTrainedModel) -> int:
@@ -59,18 +54,17 @@ def guided_look_loss(
     weight: float,
     num_items_in_batch: Tensor | int | None = None,
 ) -> dict[str, Tensor]:
-    """Next-token loss plus `weight` times the guidance: where the heads look, and what the right one reads there.
+    """Next-token loss plus `weight` times the guidance: where the head looks, and what it reads there.
 
     `guide` and `guide_part` (B,T) as `InterleavedSamples.collate` makes them. Also returns how often the guided visual
-    token has the most attention, how often what is read there alone says the token, and how often the model does; and
-    the share of attention that heads of other parts pay to visual tokens.
+    token has the most attention, how often what is read there alone says the token, and how often the model does.
     """
     batch = dict(inputs)
     guide_BT, part_BT, labels_BT = (batch.pop(name) for name in ("guide", "guide_part", "shift_labels"))
     rows, places = (guide_BT >= 0).nonzero(as_tuple=True)
     layers, heads = head_of(part_BT[rows, places], model.language_model)
     guided = Places(rows, places, guide_BT[rows, places], layers, heads)
-    with heads_at(model.language_model, guided, batch["roles"] == int(Role.VISUAL)) as seen:
+    with heads_at(model.language_model, guided) as seen:
         hidden_BTD = model(**batch, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
     asked_BT = labels_BT != IGNORED
     logits_NV = model.get_output_embeddings()(hidden_BTD[asked_BT])
@@ -83,20 +77,16 @@ def guided_look_loss(
     guide_loss = -(chosen + FLOOR).log().mean()
     said_GV = _said(model.language_model, torch.cat([found.read for found in seen]))
     tokens_G = labels_BT[rows, places][order]
-    stray_N = torch.cat([found.stray for found in seen])
-    stray_loss = -(1 - stray_N.clamp(max=1) + FLOOR).log().mean()
     say_loss = F.cross_entropy(said_GV.float(), tokens_G)
     share = 1.0 if num_items_in_batch is None else asked_BT.sum() / num_items_in_batch
     right_N = logits_NV.argmax(-1) == labels_BT[asked_BT]
     return {
-        "loss": lm_loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss + STRAY_WEIGHT * stray_loss),
+        "loss": lm_loss + weight * share * (guide_loss + SAY_WEIGHT * say_loss),
         "lm_loss": lm_loss,
         "guide_loss": guide_loss,
         "guide_accuracy": (attention_GT.argmax(-1) == wanted_G).float().mean(),
         "say_loss": say_loss,
         "say_accuracy": (said_GV.argmax(-1) == tokens_G).float().mean(),
-        "stray_loss": stray_loss,
-        "stray_attention": stray_N.mean(),
         "copy_accuracy": right_N[(guide_BT >= 0)[asked_BT]].float().mean(),
     }
 
@@ -117,34 +107,23 @@ class Places(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a layer's heads did at the G' guided places of its own, and what they should not have done at the others.
-
-    `attention` (G',T), what they `read` where they should (G',D), and, for every guided place and every head of the
-    layer that it is not meant for, the attention to all visual tokens, `stray` (N,).
-    """
+    """What a layer's heads did at G' guided places: `attention` (G',T), what they `read` where they should (G',D)."""
 
     number: Tensor
     attention: Tensor
     read: Tensor
-    stray: Tensor
 
 
 @contextmanager
-def heads_at(llm: PreTrainedModel, guided: Places, visual_BT: Tensor) -> Iterator[list[Seen]]:
-    """Collects, layer by layer, what the guided heads do, and the others with the visual tokens, `visual_BT` bool."""
+def heads_at(llm: PreTrainedModel, guided: Places) -> Iterator[list[Seen]]:
+    """Collects, layer by layer, what the guided heads do."""
     seen: list[Seen] = []
 
     def note(module: nn.Module, _: Any, options: dict[str, Any], layer: int) -> None:
         own = (guided.layers == layer).nonzero().flatten()
-        if not len(own) and (layer == 0 or not len(guided.rows)):
-            return
-        here = Places(*(part[own] for part in guided))
-        attention_GHT = _attention(module, options, guided)
-        looked_GH = (attention_GHT * visual_BT[guided.rows, None]).sum(-1)
-        meant_GH = torch.zeros_like(looked_GH, dtype=torch.bool)
-        meant_GH[own, here.heads] = True
-        read_GD = _read(module, options["hidden_states"], here)
-        seen.append(Seen(own, attention_GHT[own, here.heads], read_GD, looked_GH[~meant_GH]))
+        if len(own):
+            here = Places(*(part[own] for part in guided))
+            seen.append(Seen(own, _attention(module, options, here), _read(module, options["hidden_states"], here)))
 
     handles = [
         layer.self_attn.register_forward_pre_hook(_at(note, number), with_kwargs=True)
@@ -162,24 +141,22 @@ def _at(note: Any, number: int) -> Any:
 
 
 def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
-    """(G,H,T) the attention of every head of a layer at the guided places, which are in the order of their samples."""
-    rows, places = guided.rows, guided.places
+    """(G',T) the attention of one head each."""
+    rows, places, heads = guided.rows, guided.places, guided.heads
     hidden_BTD, (cos_BTD, sin_BTD) = options["hidden_states"], options["position_embeddings"]
     mask_GT = options["attention_mask"][rows, 0, places]
     asked = module.q_proj(hidden_BTD[rows, places]).unflatten(-1, (-1, module.head_dim))
-    query_GH1D = module.q_norm(asked)[:, :, None]
+    query_G1HD = module.q_norm(asked)[torch.arange(len(rows), device=rows.device), heads][:, None, None]
     key_BHTD = module.k_norm(module.k_proj(hidden_BTD).unflatten(-1, (-1, module.head_dim))).transpose(1, 2)
-    query_GH1D, _ = apply_rotary_pos_emb(
-        query_GH1D, query_GH1D, cos_BTD[rows, places][:, None], sin_BTD[rows, places][:, None]
+    query_G1HD, _ = apply_rotary_pos_emb(
+        query_G1HD, query_G1HD, cos_BTD[rows, places][:, None], sin_BTD[rows, places][:, None]
     )
     _, key_BHTD = apply_rotary_pos_emb(key_BHTD, key_BHTD, cos_BTD, sin_BTD)
-    key_BHTD = key_BHTD.repeat_interleave(module.num_key_value_groups, dim=1)
-    by_sample = query_GH1D[:, :, 0].split(torch.bincount(rows, minlength=len(key_BHTD)).tolist())
-    scores_GHT = torch.cat([torch.einsum("ghd,htd->ght", *pair) for pair in zip(by_sample, key_BHTD, strict=True)])
-    scores_GHT = scores_GHT.float() * module.scaling
+    key_GTD = key_BHTD[rows, heads // module.num_key_value_groups]
+    scores = (query_G1HD[:, 0] @ key_GTD.mT).squeeze(1).float() * module.scaling
     if mask_GT.dtype == torch.bool:
-        return scores_GHT.masked_fill(~mask_GT[:, None], torch.finfo(scores_GHT.dtype).min).softmax(-1)
-    return (scores_GHT + mask_GT[:, None]).softmax(-1)
+        return scores.masked_fill(~mask_GT, torch.finfo(scores.dtype).min).softmax(-1)
+    return (scores + mask_GT).softmax(-1)
 
 
 def _read(module: Any, hidden_BTD: Tensor, guided: Places) -> Tensor:
