@@ -6,6 +6,9 @@ must be, so lost and mixed bytes are seen. Prints requests, bytes, errors, the g
 byte (p50, p99, by asking the upstream without the gateway in turn) beside the bars for it (p50 15 ms, p99 100 ms,
 rewriting left out), the processor time that the gateway took for a request, and the gateway's own histograms.
 
+Clients begin one after the other over `--spread` seconds, as streams of different people do: all at once, the first of
+them would measure how long 50 requests of the same instant queue for two cores (`--spread 0` does that).
+
 An answer comes in 20 pieces, one every `--interval` seconds, so that with the default of 0.05 s it takes a second, as
 the streams of models do, and N clients are N streams that are open at once. `--interval 0.001` asks as fast as
 everything goes: then the machine is the bound, and the figures say how long requests queue for it.
@@ -84,8 +87,9 @@ def body(characters: int, number: int, fresh: bool) -> bytes:
 
 
 async def client(number: int, places: dict[bool, httpx.AsyncClient], end: float, args: Any, found: Found) -> None:
-    """Ask until the time is over, in turn through the gateway and without it."""
+    """Ask until the time is over, in turn through the gateway and without it, from its share of the spread on."""
     rng, turn = random.Random(number), 0
+    await asyncio.sleep(args.spread * (number % args.concurrency) / args.concurrency)
     while time.monotonic() < end:
         through = turn % (args.direct_every + 1) != args.direct_every
         mark, turn = f"{number:04d}-{turn:06d}-{rng.getrandbits(64):016x}", turn + 1
@@ -187,6 +191,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--interval", type=float, default=0.05, help="seconds between the pieces of an answer")
+    parser.add_argument("--spread", type=float, default=2.0, help="seconds over which the clients begin")
     parser.add_argument("--text", type=int, default=0)
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
