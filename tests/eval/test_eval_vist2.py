@@ -19,8 +19,10 @@ from vist.eval.conditions import Condition, OtherMethod
 from vist.eval.cost import measure_cost
 from vist.eval.demo import DemoConfig, run_demo
 from vist.eval.lm import condition_loss, evaluate_lm
+from vist.eval.provenance import provenance
 from vist.eval.reader import Reader
 from vist.eval.recall import evaluate_recall, plan_contexts
+from vist.eval.report import render_report
 from vist.eval.vist2_reader import memory_reader
 from vist.eval.windows import cut_windows, with_wrong_texts
 
@@ -127,6 +129,8 @@ def test_rows_beside_the_model_in_lm_recall_and_demo(memory: Reader) -> None:
     methods = {row["name"]: row for row in result.methods()}
     assert methods["vist2-nano"]["ratio"] < methods["visual"]["ratio"]
     assert methods["vist2-nano"]["flops"] > methods["none"]["flops"]
+    page = render_report(memory, alice(6_000), result, provenance("tiny"), "Alice")
+    assert "vist2-nano − no context" in page and page.count('<th scope="col" class="text">vist2-nano</th>') == 1
 
 
 def test_cost_is_measured_with_pages(memory: Reader, passages) -> None:

@@ -20,7 +20,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from vist.eval import plots
-from vist.eval.conditions import LABELS, Condition
 from vist.eval.demo import Demo
 from vist.eval.importance import WordBox, token_importance, word_boxes
 from vist.eval.reader import Reader
@@ -61,7 +60,7 @@ def render_report(reader: Reader, text: str, demo: Demo, head: dict[str, Any], t
             by_name={row["name"]: row for row in values["methods"]},
             recall_of={row["method"]: row for row in values["recall"] if row["kind"] == "all"},
             examples=example_answers(demo.recall),
-            labels={condition.value: label for condition, label in LABELS.items()},
+            labels={row["name"]: row["label"] for row in values["methods"]},
             pictures=page_pictures(pages, boxes),
             importance_source=source,
             plots=_plots(values),
@@ -97,9 +96,9 @@ def svg_uri(svg: str) -> str:
 
 
 def example_answers(recall: Recall) -> list[dict[str, Any]]:
-    """The first questions, with what the model said under each condition."""
-    by_condition = {
-        condition: [answer for answer in recall.answers if answer.condition is condition] for condition in Condition
+    """The first questions, with what was said under each condition and by each method beside the model."""
+    by_method = {
+        method: [answer for answer in recall.answers if answer.condition is method] for method in recall.methods
     }
     return [
         {
@@ -111,7 +110,7 @@ def example_answers(recall: Recall) -> list[dict[str, Any]]:
                 for answer in together
             },
         }
-        for together in list(zip(*by_condition.values(), strict=True))[:_EXAMPLES]
+        for together in list(zip(*by_method.values(), strict=True))[:_EXAMPLES]
     ]
 
 
