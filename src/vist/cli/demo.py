@@ -37,7 +37,7 @@ def demo(
     facts: FactsOption = 6,
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Tokens written to measure speed.")] = 64,
     vist2: Annotated[
-        bool, typer.Option("--vist2", help="Measure the packaged vist2-nano beside them, too; takes minutes.")
+        bool, typer.Option("--vist2", help="Measure the packaged vist2-nano beside them; half as long again.")
     ] = False,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
