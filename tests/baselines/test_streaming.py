@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tiny_backbones import VOCABULARY, tiny_llm
-from vist.baselines.streaming import StreamingCache, StreamingModel
+from vist.baselines.streaming import StreamingCache, StreamingModel, read
 from vist.errors import VistError
 
 SINKS, WINDOW = 2, 5
@@ -67,18 +67,44 @@ def test_token_by_token_is_the_definition(build):
     torch.testing.assert_close(out.logits[0], want[17:].log_softmax(-1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("build", [tiny_llm, tiny_qwen])
+@pytest.mark.parametrize("block", [2, 5, 6, 64])
 @torch.no_grad()
-def test_what_fits_is_read_as_ever_and_blocks_never_overflow():
+def test_blocks_give_the_numbers_of_token_by_token(build, block, monkeypatch):
+    monkeypatch.setattr("vist.baselines.streaming.BLOCK", block)
+    model = build()
+    ids = torch.randint(3, 18, (30,))
+    want, cache = slow_stream(model, ids), StreamingCache(model, WINDOW, SINKS)
+    first = read(model, ids[:5], cache, keep=5)
+    second = read(model, ids[5:24], cache, keep=3)
+    third = torch.cat([model(token[None, None], past_key_values=cache).logits[0] for token in ids[24:26]])
+    last = read(model, ids[26:], cache, keep=4)
+    got = torch.cat([first, second, third, last])
+    torch.testing.assert_close(got, torch.cat([want[:5], want[21:]]), rtol=1e-4, atol=1e-4)
+    assert cache.layers[0].keys.shape[-2] == SINKS + WINDOW and cache.get_seq_length() == 30
+
+
+@torch.no_grad()
+def test_without_sinks_it_is_a_sliding_window():
+    model, ids = tiny_qwen(), torch.randint(3, 18, (19,))
+    distance = torch.arange(19)[:, None] - torch.arange(19)
+    band = torch.where((distance >= 0) & (distance < 6), 0.0, -torch.inf)[None, None]
+    want = model(ids[None], attention_mask=band).logits[0]
+    torch.testing.assert_close(read(model, ids, StreamingCache(model, 6, 0), keep=19), want, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_fits_is_read_as_ever_and_blocks_that_overflow_are_refused():
     model, ids = tiny_llm(), torch.randint(3, 18, (1, 12))
     cache = StreamingCache(model, 20, SINKS)
     torch.testing.assert_close(model(ids, past_key_values=cache).logits, model(ids).logits)
     cache = StreamingCache(model, 8, SINKS)
     first = model(ids[:, :9], past_key_values=cache).logits
     torch.testing.assert_close(first, model(ids[:, :9]).logits)
-    block = model(ids[:, 9:], past_key_values=cache).logits  # 12 tokens, 10 places: two are dropped for the block
-    assert block.shape[1] == 3 and cache.layers[0].keys.shape[-2] == 10
-    with pytest.raises(VistError, match="shorter blocks"):
-        model(torch.randint(3, 18, (1, 9)), past_key_values=cache)
+    with pytest.raises(VistError, match="3 tokens at once do not fit .*streaming.read"):
+        model(ids[:, 9:], past_key_values=cache)
+    with pytest.raises(VistError, match="11 tokens at once do not fit"):
+        model(ids[:, :11], past_key_values=StreamingCache(model, 8, SINKS))
 
 
 @torch.no_grad()
@@ -121,6 +147,8 @@ def test_probabilities_of_a_model_in_half_precision_add_up():
 def test_refusals():
     with pytest.raises(VistError, match="at least one"):
         StreamingCache(tiny_llm(), 0)
+    with pytest.raises(VistError, match="at least one"):
+        StreamingCache(tiny_llm(), 4, -1)
     model = tiny_llm(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
     with pytest.raises(VistError, match="dynamic"):
         StreamingCache(model, 8)

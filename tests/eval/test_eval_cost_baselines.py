@@ -90,7 +90,8 @@ def test_shortened_text_is_counted_to_the_last_operation(encoder) -> None:
     assert row.memory["cross_kv"] == model.project_context(context.states).numel() * 2
 
 
-def test_streaming_is_counted_to_the_last_operation() -> None:
+def test_streaming_is_counted_to_the_last_operation(monkeypatch) -> None:
+    monkeypatch.setattr("vist.baselines.streaming.BLOCK", 1)  # as the paper reads
     llm = AutoModelForCausalLM.from_config(LlamaConfig(**LLM)).eval()
     model, ids = StreamingModel(llm, 8), torch.ones(1, 20, dtype=torch.long)
     want = counted(lambda: model(ids[:, :8], context_ids=ids[:, 8:]))

@@ -70,7 +70,7 @@ def test_caches_hold_what_they_should(methods, monkeypatch) -> None:
         if name != "pages":  # which leaves slots empty for a moment
             assert (found.cache == found.carried * token).all()
     assert (np.diff(written["full cache"].carried[:-1]) == 1).all()
-    assert written["sliding window"].carried.max() == WINDOW - 1
+    assert written["sliding window"].carried.max() == WINDOW
     assert written["attention sinks"].carried.max() == WINDOW
     held = written["pages"].carried
     assert (np.diff(held) < 0).any(), "a finished chunk leaves the cache"
@@ -107,7 +107,7 @@ def test_facts_that_left_the_memory_are_not_answered_and_others_can_be(methods, 
     assert all(fact.statement in plans[0].prompt for fact in plans[0].facts)
 
     def copying(writer: Writer, read: list[int]) -> list[int]:
-        kept = read[-writer.window :] if isinstance(writer, WindowWriter) else read
+        kept = read[-writer.size :] if isinstance(writer, WindowWriter) else read
         text = writer.text(kept)
         cue = text[text.rindex("\n\n") + 2 :] if "\n\n" in text else "?"
         place = text.find(cue)

@@ -5,8 +5,8 @@ Owns how each reads a text, takes one more token, and scores a text that is give
 Decisions
 - A text begins with the start token. All reading is what the method does when it is used: chunks become pages, old
   tokens leave the window, as soon as they would while writing.
-- A window sees the last `window` tokens, their positions those of the text; StreamingLLM's cache is
-  `vist.baselines.streaming`'s and reads token by token beyond its size, as its paper does.
+- A window sees the last `window` tokens, their positions those of the text: StreamingLLM's cache without sinks. Both
+  read a text in blocks that give the numbers of token by token (`vist.baselines.streaming`).
 - Scoring a given text runs the VIST2 model teacher-forced, which its tests hold equal to writing.
 - N tokens, V vocabulary.
 """
@@ -21,9 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from vist.baselines.streaming import StreamingCache
+from vist.baselines.streaming import SINKS, StreamingCache, read
 from vist.errors import VistError
 from vist.model.chunked_generation import advance
 from vist.model.chunked_state import ChunkedState, Step
@@ -153,9 +152,6 @@ class PagesSession:
 class CacheWriter(Writer):
     """The LLM alone with a cache of some kind."""
 
-    #: tokens that the cache can be given at once while it is not full, and once it is
-    block, late_block = BLOCK, BLOCK
-
     @abstractmethod
     def cache(self) -> Cache:
         """An empty one."""
@@ -175,14 +171,12 @@ class CacheWriter(Writer):
 
     def _read(self, session: CacheSession, row: Sequence[int], keep: int) -> Tensor:
         """Read a text block by block -> (keep,V) scores behind its last tokens."""
-        found, place = [], 0
-        while place < len(row):
-            stop = min(len(row), place + (self.block if place == 0 else self.late_block))
-            wanted = max(1, stop - max(place, len(row) - keep))
-            logits = session.read(row[place:stop], wanted)
+        found = []
+        for place in range(0, len(row), BLOCK):
+            stop = min(len(row), place + BLOCK)
+            logits = session.read(row[place:stop], max(1, stop - max(place, len(row) - keep)))
             if stop > len(row) - keep:
                 found.append(logits)
-            place = stop
         return torch.cat(found)
 
 
@@ -194,37 +188,33 @@ class FullWriter(CacheWriter):
         return DynamicCache()
 
 
-class WindowWriter(CacheWriter):
-    """Only the last `window` tokens stay. Raises VistError for a window that holds nothing."""
-
-    late_block = 1  # in a longer block the first tokens would see more than their window
-
-    def __init__(self, llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, window: int) -> None:
-        super().__init__(llm, tokenizer)
-        if window < 2:
-            raise VistError(f"A window of {window} tokens holds nothing to read; give at least 2.")
-        self.window = self.block = window
-
-    def cache(self) -> Cache:
-        """An empty one."""
-        layers: Any = self.llm.config.get_text_config(decoder=True).num_hidden_layers
-        return Cache(layers=[DynamicSlidingWindowLayer(self.window) for _ in range(layers)])
-
-
 class SinkWriter(CacheWriter):
     """StreamingLLM: the first tokens and the last ones stay, `size` together."""
 
-    late_block = 1
-
-    def __init__(self, llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, size: int, sinks: int = 4) -> None:
+    def __init__(self, llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, size: int, sinks: int = SINKS) -> None:
         super().__init__(llm, tokenizer)
         if size <= sinks:
             raise VistError(f"A cache of {size} tokens has no room beside {sinks} sinks; give more.")
-        self.size, self.sinks, self.block = size, sinks, size
+        self.size, self.sinks = size, sinks
 
-    def cache(self) -> Cache:
+    def cache(self) -> StreamingCache:
         """An empty one."""
         return StreamingCache(self.llm, self.size - self.sinks, self.sinks)
+
+    def _read(self, session: CacheSession, row: Sequence[int], keep: int) -> Tensor:
+        assert isinstance(session.cache, StreamingCache)
+        logits = read(self.llm, torch.tensor(list(row), device=self.device), session.cache, keep)
+        session.logits = logits[-1]
+        return logits
+
+
+class WindowWriter(SinkWriter):
+    """Only the last `window` tokens stay. Raises VistError for a window that holds nothing."""
+
+    def __init__(self, llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, window: int) -> None:
+        if window < 2:
+            raise VistError(f"A window of {window} tokens holds nothing to read; give at least 2.")
+        super().__init__(llm, tokenizer, window, sinks=0)
 
 
 class CacheSession:
