@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Test files that run side by side, each with its share of at most two threads of torch.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,7 +23,7 @@ demo: $(VENV)/.stamp-demo  ## install once, run the demo on the packaged book, w
 	$(BIN)/vist demo $(ARGS)
 
 test: lint  ## lint, types and the whole test suite (installs the development extras once)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.stamp-dev  ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check $(CODE)

@@ -4,7 +4,8 @@ Owns settings that make the suite repeatable on any machine. Knows nothing about
 folder never pay for the imports of another: torch is seeded only if a test file has imported it.
 
 Decisions
-- Two threads at most: tiny models are slower with more, and results stay the same on larger machines.
+- Two threads at most, shared among the processes of pytest-xdist: tiny models are slower with more, and results stay
+  the same on larger machines.
 - Connections to other machines fail at once with a sentence; the suite is meant to run without a network.
 - A test that lacks a system package or a font skips on a developer's machine. Where CI=true any skip is a failure, so
   that no test disappears from CI unnoticed; .ci/run installs what is wanted.
@@ -18,7 +19,8 @@ import socket
 import sys
 from collections.abc import Generator
 
-os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, os.cpu_count() or 1) // PROCESSES)))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -15,9 +15,9 @@ from vist.train.examples import ExampleMix
 from vist.train.facts import Fact
 from vist.train.instructions import CHAT_TEMPLATE, TASKS, draw_instruction, question_about
 from vist.train.interleaved import Curriculum, Instructions, OpticalText, ReadBack
-from vist.train.looking import Places, guided_look_loss, head_of, heads_at
+from vist.train.looking import Places, attention_calls, guided_look_loss, head_of, look
 from vist.train.strips import Strips, Tokens, guide_of
-from vist.train.vist2_alignment import RANKS, ChunkAlignment, ChunkPages
+from vist.train.vist2_alignment import ChunkAlignment, ChunkPages
 
 DOMAINS = {"books": 1.0, "code": 1.0}
 MIX = ExampleMix({"continue": 1, "recall": 1, "quote": 1}, DOMAINS)
@@ -236,9 +236,9 @@ def test_what_the_guide_sees_is_the_attention_of_its_head(corpus, processor):
     layers, heads = head_of(part[rows, places], model.language_model)
     assert set(layers.tolist()) == {1} and len(set(heads.tolist())) > 1
     wanted = guide[rows, places]
-    with heads_at(model.language_model, Places(rows, places, wanted, layers, heads)) as seen:
+    with attention_calls(model.language_model) as calls:
         output = model(**batch, output_hidden_states=True)
-    ((order, attention, read),) = seen
+    ((order, attention, read),) = look(calls, Places(rows, places, wanted, layers, heads))
     model.language_model.set_attn_implementation("eager")
     maps = torch.stack(model(**batch, output_attentions=True).attentions, 1)
     assert torch.allclose(attention, maps[rows, layers, heads, places][order], atol=1e-5)
@@ -259,17 +259,49 @@ def test_alignment_learns_to_find_and_to_name(corpus, processor):
     before = {name: value.clone() for name, value in model.language_model.state_dict().items()}
     aligner = ChunkAlignment(model, PARTS)
     found = learned(aligner, lambda: aligner(**batch), 40, 3e-3)
-    assert found[-1]["name_loss"] < 0.7 * found[0]["name_loss"]
+    assert found[-1]["name_loss"] < 0.92 * found[0]["name_loss"]  # heads of 8 numbers, and frozen
     assert found[-1]["find_loss"] < 0.9 * found[0]["find_loss"]
     assert all(torch.equal(value, before[name]) for name, value in model.language_model.state_dict().items())
 
 
-def test_tokens_of_one_part_have_different_ranks(corpus, processor):
-    data = ChunkPages(corpus, processor, STEADY, 10, 1, 1, mix=MIX, random_strings=0.5)
+def test_a_part_is_named_by_what_its_head_reads(corpus, processor):
+    """Against every head by hand, on the layers' inputs that the model itself returns."""
+    model = fresh_model()
+    data = ChunkPages(corpus, processor, STEADY, 1, 1, PARTS, mix=MIX, random_strings=0.0)
+    row = data[0]
+    batch = data.collate([row])
+    pages = {name: batch[name] for name in ("pixel_values", "ink_mask", "page_chunks", "visual_counts")}
+    count = int(pages["visual_counts"].sum())
+    marks = {name: torch.zeros(1, count, dtype=torch.long) for name in ("spans", "documents")}
+    roles = torch.full((1, count), int(Role.VISUAL))
+    read = model(torch.zeros_like(roles), roles=roles, **marks, **pages, output_hidden_states=True).hidden_states
+    losses = []
+    for number, token, part in zip(row["ids"], row["token"], row["part"], strict=True):
+        if token >= 0:
+            layer, head = (int(found) for found in head_of(torch.tensor(int(part)), model.language_model))
+            block = model.language_model.model.layers[layer]
+            width, group = block.self_attn.head_dim, head // block.self_attn.num_key_value_groups
+            state = block.input_layernorm(read[layer][0, token])
+            value = block.self_attn.v_proj.weight[group * width : (group + 1) * width] @ state
+            added = block.self_attn.o_proj.weight[:, head * width : (head + 1) * width] @ value
+            scores = model.language_model.lm_head(model.language_model.model.norm(added))
+            losses.append(-scores.log_softmax(-1)[number])
+    assert len(losses) > 5
+    want = torch.stack(losses).mean()
+    assert torch.allclose(ChunkAlignment(model, PARTS)(**batch)["name_loss"], want, atol=1e-4)
+
+
+def test_only_the_first_token_of_a_part_is_asked_for(corpus, processor):
+    whole, cut = (
+        ChunkPages(corpus, processor, STEADY, 10, 1, parts, mix=MIX, random_strings=0.5) for parts in (1, PARTS)
+    )
     for index in range(10):
-        row = data[index]
-        slots = [(t, p, r) for t, p, r in zip(row["token"], row["part"], row["rank"], strict=True) if t >= 0]
-        assert len(slots) == len(set(slots)) and max(r for _, _, r in slots) < RANKS
+        row, finer = whole[index], cut[index]
+        asked = row["token"][row["token"] >= 0].tolist()
+        assert asked == sorted(set(asked)) and len(asked) > 1
+        assert set(asked) == set(finer["token"][finer["token"] >= 0].tolist())
+        first = [finer["token"].tolist().index(token) for token in asked]
+        assert (row["token"][first] == asked).all()
 
 
 def test_a_batch_without_pages_is_plain_text():

@@ -18,7 +18,7 @@ Decisions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -64,18 +64,19 @@ def guided_look_loss(
     rows, places = (guide_BT >= 0).nonzero(as_tuple=True)
     layers, heads = head_of(part_BT[rows, places], model.language_model)
     guided = Places(rows, places, guide_BT[rows, places], layers, heads)
-    with heads_at(model.language_model, guided) as seen:
+    with attention_calls(model.language_model) as calls:
         hidden_BTD = model(**batch, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
     asked_BT = labels_BT != IGNORED
     logits_NV = model.get_output_embeddings()(hidden_BTD[asked_BT])
     lm_loss = model.next_token_loss(logits_NV, None, num_items_in_batch, shift_labels=labels_BT[asked_BT])
+    seen = look(calls, guided)
     if not seen:
         return {"loss": lm_loss, "lm_loss": lm_loss}
     order = torch.cat([found.number for found in seen])
     attention_GT, wanted_G = torch.cat([found.attention for found in seen]), guided.wanted[order]
     chosen = attention_GT.gather(-1, wanted_G[:, None]).squeeze(-1)
     guide_loss = -(chosen + FLOOR).log().mean()
-    said_GV = _said(model.language_model, torch.cat([found.read for found in seen]))
+    said_GV = say(model.language_model, torch.cat([found.read for found in seen]))
     tokens_G = labels_BT[rows, places][order]
     say_loss = F.cross_entropy(said_GV.float(), tokens_G)
     share = 1.0 if num_items_in_batch is None else asked_BT.sum() / num_items_in_batch
@@ -91,9 +92,16 @@ def guided_look_loss(
     }
 
 
-def _said(llm: PreTrainedModel, read_GD: Tensor) -> Tensor:
+def say(llm: PreTrainedModel, read_GD: Tensor) -> Tensor:
     """(G,V) what the LLM would say if what a head read were all there is."""
     return llm.get_output_embeddings()(llm.get_decoder().norm(read_GD))
+
+
+class AttentionCall(NamedTuple):
+    """A layer's attention and its arguments: `hidden_states` (B,T,D) behind the layer's norm, mask, rotary tables."""
+
+    module: Any
+    options: dict[str, Any]
 
 
 class Places(NamedTuple):
@@ -115,29 +123,32 @@ class Seen(NamedTuple):
 
 
 @contextmanager
-def heads_at(llm: PreTrainedModel, guided: Places) -> Iterator[list[Seen]]:
-    """Collects, layer by layer, what the guided heads do."""
-    seen: list[Seen] = []
+def attention_calls(llm: PreTrainedModel) -> Iterator[list[AttentionCall]]:
+    """Collects what every layer's attention is called with while the LLM runs, first layer first."""
+    calls: list[AttentionCall] = []
 
-    def note(module: nn.Module, _: Any, options: dict[str, Any], layer: int) -> None:
-        own = (guided.layers == layer).nonzero().flatten()
-        if len(own):
-            here = Places(*(part[own] for part in guided))
-            seen.append(Seen(own, _attention(module, options, here), _read(module, options["hidden_states"], here)))
+    def note(module: nn.Module, _: Any, options: dict[str, Any]) -> None:
+        calls.append(AttentionCall(module, options))
 
-    handles = [
-        layer.self_attn.register_forward_pre_hook(_at(note, number), with_kwargs=True)
-        for number, layer in enumerate(llm.get_decoder().layers)
-    ]
+    layers: Any = llm.get_decoder().layers
+    handles = [layer.self_attn.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
-        yield seen
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _at(note: Any, number: int) -> Any:
-    return lambda module, arguments, options: note(module, arguments, options, number)
+def look(calls: Sequence[AttentionCall], guided: Places) -> list[Seen]:
+    """What the guided heads do, layer by layer; layers without guided places are left out."""
+    seen = []
+    for layer, (module, options) in enumerate(calls):
+        own = (guided.layers == layer).nonzero().flatten()
+        if len(own):
+            here = Places(*(part[own] for part in guided))
+            read = read_head(module, options["hidden_states"][here.rows, here.wanted], here.heads)
+            seen.append(Seen(own, _attention(module, options, here), read))
+    return seen
 
 
 def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
@@ -159,11 +170,11 @@ def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
     return (scores + mask_GT).softmax(-1)
 
 
-def _read(module: Any, hidden_BTD: Tensor, guided: Places) -> Tensor:
-    """(G',D) what a head adds to the residual stream if it looks at the wanted place and nowhere else."""
-    number = torch.arange(len(guided.rows), device=guided.rows.device)
-    value_GHD = module.v_proj(hidden_BTD[guided.rows, guided.wanted]).unflatten(-1, (-1, module.head_dim))
-    value_GD = value_GHD[number, guided.heads // module.num_key_value_groups]
+def read_head(module: Any, hidden_GD: Tensor, heads_G: Tensor) -> Tensor:
+    """(G,D) what a head adds to the residual stream if it looks at one place, `hidden_GD` there, and nowhere else."""
+    number = torch.arange(len(heads_G), device=heads_G.device)
+    value_GHD = module.v_proj(hidden_GD).unflatten(-1, (-1, module.head_dim))
+    value_GD = value_GHD[number, heads_G // module.num_key_value_groups]
     alone_GHD = value_GD.new_zeros(len(number), module.o_proj.in_features // module.head_dim, module.head_dim)
-    alone_GHD[number, guided.heads] = value_GD
+    alone_GHD[number, heads_G] = value_GD
     return module.o_proj(alone_GHD.flatten(1))
