@@ -13,8 +13,8 @@ import pytest
 from vist.eval.figures import draw_all
 from vist.eval.modelling_figures import pareto
 from vist.eval.scores import score_rows
-from vist.eval.sheet import render_results
-from vist.eval.tables import cell, to_csv, to_markdown
+from vist.eval.sheet import UNFOLDED, render_results
+from vist.eval.tables import cell, grouped, to_csv, to_markdown
 
 HEAD = {"commit": "a" * 40, "versions": {"vist": "1"}, "command": "vist eval <x>", "date": "d", "model": "m"}
 HEAD |= {"hardware": "two cores", "seed": 0, "limit": None}
@@ -91,8 +91,12 @@ def test_rows_of_several_commits_name_their_own() -> None:
     assert "several commits" in render_results(rows, mark_commits=True)
 
 
+def plots_of(rows: list[dict]) -> list[str]:
+    return [f"{task}: {name}" for (task, _), own in grouped(rows).items() for name, _ in draw_all(own, task)]
+
+
 def test_the_page_has_all_plots_and_loads_nothing() -> None:
-    titles = [title for title, _ in draw_all(ROWS)]
+    titles = plots_of(ROWS)
     for wanted in (
         "icl: by part",
         "readback: against ratio",
@@ -103,8 +107,10 @@ def test_the_page_has_all_plots_and_loads_nothing() -> None:
         assert any(title.startswith(wanted) for title in titles), wanted
     page = render_results(ROWS)
     sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
-    assert len(sources) == 2 * len(titles)
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    tasks = {f"#{number + 1}" for number in range(len(grouped(ROWS)))}
+    assert {source for source in sources if not source.startswith("data:image/svg+xml;base64,")} == tasks
+    assert len(sources) == 2 * len(titles) + len(tasks)
+    assert all(page.index(f'id="{link[1:]}"') > page.index(f'href="{link}"') for link in tasks)
     assert "<script" not in page
     assert "a <b>set</b>" not in page
     assert "A quick look" in page
@@ -124,11 +130,10 @@ def test_language_modelling_is_drawn_by_length_and_distance() -> None:
             ),
         )
     ]
-    titles = [title for title, _ in draw_all(rows)]
-    assert titles == [
-        "lm: by part (m)",
-        "lm: gain by length of the context (m)",
-        "lm: loss by distance from the context (m)",
+    assert plots_of(rows) == [
+        "lm: by part",
+        "lm: gain by length of the context",
+        "lm: loss by distance from the context",
     ]
     assert "nats at" not in to_markdown(rows) and "nats at 33" in to_csv(rows)
 
@@ -141,13 +146,21 @@ def test_recall_breaks_by_kind_and_the_dial_has_its_plot() -> None:
         for row in made("recall", f"all: {style}, 4 pages", metric, ratio=ratio)
     ]
     rows += made("dial", "ratio 4", "perplexity", ratio=4.0)
-    titles = {title.partition(" (")[0] for title, _ in draw_all(rows)}
+    titles = set(plots_of(rows))
     assert {"recall: against ratio", "recall: kinds of needles against ratio", "dial: the dial"} <= titles
 
 
 def test_no_plot_without_its_axis() -> None:
-    titles = [title for title, _ in draw_all(made("readback", "vist", "cer", ratio=3.5))]
-    assert titles == ["readback: by part (m)"]
+    assert plots_of(made("readback", "vist", "cer", ratio=3.5)) == ["readback: by part"]
+
+
+def test_long_tables_are_folded_and_short_ones_are_not() -> None:
+    short = made("icl", "sst2", "nll_acc")
+    long = [row for number in range(UNFOLDED + 1) for row in made("recall", f"part {number}", "exact")]
+    folded = re.findall(r"<details( open)?>\s*<summary>(.*?)</summary>", render_results([*short, *long]))
+    assert [line.partition(":")[0] for _, line in folded] == ["estimates", "paired differences"] * 2
+    assert [bool(open) for open, _ in folded] == [True, True, False, False]
+    assert f"{UNFOLDED + 1} lines" in folded[2][1] and folded[0][1].endswith(" 1 line")
 
 
 @pytest.mark.parametrize(

@@ -19,22 +19,19 @@ from matplotlib.ticker import PercentFormatter
 from vist.eval.modelling_figures import MODELLING_PLOTS, gain_by_length
 from vist.eval.plots import COLORS, OTHERS, Themes, both_themes, color_of, dial_plot, finish
 from vist.eval.scores import Row
-from vist.eval.tables import grouped, is_share
+from vist.eval.tables import is_share
 
 _DEEPSEEK = ((10.0, 0.03), (20.0, 0.40))
 
 
-def draw_all(rows: Sequence[Row]) -> list[tuple[str, Themes]]:
-    """Every plot that these rows allow, with its title."""
-    drawn: list[tuple[str, Themes]] = []
-    for (task, model), chosen in grouped(rows).items():
-        known = [row for row in chosen if row["value"] is not None]
-        absolute = [row for row in known if row.get("minus") is None]
-        for name, draw in (*_PLOTS, *MODELLING_PLOTS):
-            plot = draw(known if draw is gain_by_length else absolute, task)
-            if plot is not None:
-                drawn.append((f"{task}: {name} ({model})", plot))
-    return drawn
+def draw_all(rows: Sequence[Row], task: str) -> list[tuple[str, Themes]]:
+    """Every plot that these rows of one task and one model allow, with its title."""
+    known = [row for row in rows if row["value"] is not None]
+    absolute = [row for row in known if row.get("minus") is None]
+    drawn = (
+        (name, draw(known if draw is gain_by_length else absolute, task)) for name, draw in (*_PLOTS, *MODELLING_PLOTS)
+    )
+    return [(name, plot) for name, plot in drawn if plot is not None]
 
 
 def _by_part(rows: list[Row], task: str) -> Themes | None:

@@ -4,6 +4,7 @@ Owns what the page says; the words are in assets/templates/results.html.j2. Does
 
 Decisions
 - As the demo's report: images are data URIs, no script, no web font, all text of files escaped.
+- Of each task first the plots, then the tables; a table longer than a screen is folded.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Sequence
 from vist.eval.figures import draw_all
 from vist.eval.report import svg_uri, template_environment
 from vist.eval.scores import Row
-from vist.eval.tables import grouped, lines, origin
+from vist.eval.tables import TABLES, grouped, origin, tables
+
+UNFOLDED = 25  # lines of a table
 
 
 def render_results(rows: Sequence[Row], mark_commits: bool = False) -> str:
@@ -23,10 +26,17 @@ def render_results(rows: Sequence[Row], mark_commits: bool = False) -> str:
             "title": f"{task}: {model}",
             "origin": [line.replace("`", "").replace("**", "") for line in origin(chosen)],
             "limited": any(row.get("limit") is not None for row in chosen),
-            "tables": [table for table in (lines(chosen, kind, mark_commits) for kind in (False, True)) if table[0]],
+            "plots": [
+                {"title": title, **{name: svg_uri(svg) for name, svg in drawn.items()}}
+                for title, drawn in draw_all(chosen, task)
+            ],
+            "tables": [
+                {"name": name, "head": head, "body": body, "folded": len(body) > UNFOLDED}
+                for name, (head, body) in zip(TABLES, tables(chosen, mark_commits), strict=True)
+                if head
+            ],
         }
         for (task, model), chosen in grouped(rows).items()
     ]
-    plots = [{"title": title, **{name: svg_uri(svg) for name, svg in drawn.items()}} for title, drawn in draw_all(rows)]
     template = template_environment().get_template("results.html.j2")
-    return template.render(sections=sections, plots=plots, mixed=mark_commits)
+    return template.render(sections=sections, mixed=mark_commits)

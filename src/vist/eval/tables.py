@@ -20,6 +20,7 @@ from typing import Any
 
 from vist.eval.scores import BY_DISTANCE, Row
 
+TABLES = ("estimates", "paired differences")
 SHARES = ("nll_acc", "exact", "f1", "retrieved", "cer", "wer", "characters", "saving", "lost", "kept", "misses")
 
 
@@ -75,6 +76,11 @@ def lines(rows: Sequence[Row], differences: bool, mark_commits: bool = False) ->
     return head, body
 
 
+def tables(rows: Sequence[Row], mark_commits: bool = False) -> list[tuple[list[str], list[list[str]]]]:
+    """Head and lines of the two tables named in `TABLES`; empty where there is nothing to show."""
+    return [lines(rows, differences, mark_commits) for differences in (False, True)]
+
+
 def to_markdown(rows: Sequence[Row], mark_commits: bool = False) -> str:
     """All tables as one Markdown document."""
     parts = ["# Results", "", "Estimates with 95 % intervals; differences are paired."]
@@ -82,8 +88,7 @@ def to_markdown(rows: Sequence[Row], mark_commits: bool = False) -> str:
         parts += ["", "**The rows come from several commits; each line names its own.**"]
     for (task, model), chosen in grouped(rows).items():
         parts += ["", f"## {task}: {model}", "", *(f"- {line}" for line in origin(chosen))]
-        for differences in (False, True):
-            head, body = lines(chosen, differences, mark_commits)
+        for head, body in tables(chosen, mark_commits):
             if head:
                 parts += ["", _line(head), _line(["---"] * len(head)), *(_line(line) for line in body)]
     return "\n".join(parts) + "\n"
@@ -95,6 +100,8 @@ def origin(rows: Sequence[Row]) -> list[str]:
     said = [f"**Limited to {', '.join(map(str, limits))} examples of each part: a quick look.**"] if limits else []
     for name in ("command", "commit", "hardware", "seed", "date"):
         values = list(dict.fromkeys(str(row.get(name)) for row in rows))
+        if name == "date" and len(values) > 1:
+            values = [f"{min(values)} to {max(values)}"]
         said.append(f"{name}: " + "; ".join(f"`{value}`" for value in values))
     versions = rows[0].get("versions") or {}
     return [*said, "versions: " + ", ".join(f"{name} {number}" for name, number in versions.items())]
