@@ -11,13 +11,12 @@ report` puts all rows that are there into OUT/results.md, results.csv and report
 Rows of one commit only stand in a table. OUT with rows of another commit is refused before anything runs;
 `--other-commits move` puts those files into OUT/<commit>/ first, `mark` keeps them and has every line name its own.
 
-Methods: the four conditions of the model; StreamingLLM and RePlug, which need no training, on the shortest contexts of
-language modelling and on recall of numbers; the model folders of `--beside` wherever a measure can read them. With a
-VIST2 model as `--model` the tasks are those that read chunks: lm, recall, qa and longwrite.
+Methods: the four conditions of the model; StreamingLLM and RePlug, which need no training, in language modelling and in
+recall of numbers; the model folders of `--beside` wherever a measure can read them. With a VIST2 model as `--model` the
+tasks are those that read chunks: lm, recall, qa and longwrite.
 
 The sizes are chosen for vist-nano: all 11 ICL sets with 250 test examples and three seeds, questions over 7,000
-passages, 5 domains of language modelling, 14 kinds of needles, in less than two hours of two cores. StreamingLLM reads
-token by token and is the dearest of all; longer contexts than the shortest would take it an hour for each length.
+passages, 5 domains of language modelling, 14 kinds of needles, in less than two hours of two cores.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def tasks(data: Path, beside: tuple[str, ...] = (), vist2: bool = False) -> list
     test = {domain: str(data / "corpus" / domain / "test.parquet") for domain in (*DOMAINS, "multilingual")}
     found = [] if vist2 else _page_tasks(data, test)
     for pages in LM_PAGES:
-        others = _beside((*UNTRAINED, *beside) if pages == min(LM_PAGES) and not vist2 else beside)
+        others = _beside(beside if vist2 else (*UNTRAINED, *beside))
         for domain, windows in DOMAINS.items():
             size = ("--pages", str(pages), "--windows", str(windows), *(("--cost",) if domain == "books" else ()))
             found.append(Task("lm", "lm", (test[domain], *size, *others)))

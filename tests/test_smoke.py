@@ -95,8 +95,8 @@ def test_every_measure_of_vist2_is_a_task_of_it(tmp_path: Path) -> None:
     found = results.tasks(Path("data"), (str(tmp_path), "pooled"))
     names = {task.verb: task.arguments[-1] for task in found}
     assert names["icl"] == "pooled" and names["qa"] == f"{tmp_path},pooled"
-    shortest, *others = [task.arguments[-1] for task in found if task.verb == "lm" and "books" in task.arguments[0]]
-    assert shortest == f"streaming:600,replug,{tmp_path},pooled" and set(others) == {f"{tmp_path},pooled"}
+    others = {task.arguments[-1] for task in found if task.verb == "lm"}
+    assert others == {f"streaming:600,replug,{tmp_path},pooled"}
 
 
 @pytest.mark.parametrize("verb", FEWER)
