@@ -20,7 +20,10 @@ import sys
 from collections.abc import Generator
 
 PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, os.cpu_count() or 1) // PROCESSES)))
+THREADS = str(max(1, min(2, os.cpu_count() or 1) // PROCESSES))
+if PROCESSES > 1:
+    os.environ["OMP_NUM_THREADS"] = THREADS  # inherited from the process that started the workers
+os.environ.setdefault("OMP_NUM_THREADS", THREADS)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["HF_HUB_OFFLINE"] = "1"
