@@ -85,6 +85,16 @@ def test_blocks_give_the_numbers_of_token_by_token(build, block, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_block_may_cross_the_caches_edge():
+    model, ids = tiny_llm(), torch.randint(3, 18, (16,))
+    cache = StreamingCache(model, WINDOW, SINKS)
+    first = model(ids[None, :4], past_key_values=cache).logits[0]
+    mask = cache.mask(12, model.dtype, model.device)  # three of the twelve fit
+    rest = model(ids[None, 4:], attention_mask=mask, past_key_values=cache).logits[0]
+    torch.testing.assert_close(torch.cat([first, rest]), slow_stream(model, ids), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_without_sinks_it_is_a_sliding_window():
     model, ids = tiny_qwen(), torch.randint(3, 18, (19,))
     distance = torch.arange(19)[:, None] - torch.arange(19)

@@ -322,17 +322,23 @@ STAGES: dict[str, Callable[[NanoRun], None]] = {
 }
 
 
+def masking_processor(source: Path) -> tuple[VistProcessor, TokenFrequency]:
+    """The processor of a finished model, and its token statistics. Raises VistError when it has none."""
+    processor: VistProcessor = VistProcessor.from_pretrained(source)
+    if processor.frequency is None:
+        raise VistError(f"{str(source)!r} has no token statistics; PVE's masking needs them.")
+    return processor, processor.frequency
+
+
 def adopt(run: NanoRun, source: Path) -> None:
     """Put what a finished `vist-nano` starts from where the run's own would stand: for methods beside it.
 
     Tokenizer, token counts, TextViT and the language model, which learned on in `read-back`, without cross-attention.
     What the run has finished itself stays. Raises VistError when the model cannot be read or has no token counts.
     """
-    processor: VistProcessor = VistProcessor.from_pretrained(source)
-    if processor.frequency is None:
-        raise VistError(f"{str(source)!r} has no token statistics; PVE's masking needs them.")
+    processor, frequency = masking_processor(source)
     model = VistForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
-    llm, frequency = without_cross_attention(model.language_model), processor.frequency
+    llm = without_cross_attention(model.language_model)
     llm.generation_config = model.generation_config
     parts: dict[str, Callable[[Path], object]] = {
         "tokenizer": processor.tokenizer.save_pretrained,

@@ -19,16 +19,13 @@ from pathlib import Path
 
 import torch
 
-from vist.compress.frequency import TokenFrequency
-from vist.errors import VistError
 from vist.fuse.insert import cross_attentions
-from vist.model.processing import VistProcessor
 from vist.model.vist import VistForConditionalGeneration
 from vist.train.context import ContextShape
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix
 from vist.train.guidance import guided_loss
-from vist.train.nano import GUIDANCE
+from vist.train.nano import GUIDANCE, masking_processor
 from vist.train.nested import NestedSamples, TokenRange
 from vist.train.stage import StageConfig, run_stage
 from vist.train.stages import finished_model, run_stages, write_final
@@ -62,7 +59,7 @@ class NestedRun:
         torch.manual_seed(recipe.seed)
         model = VistForConditionalGeneration.from_pretrained(self.source, dtype=torch.float32)
         model.learn_merging()
-        processor, frequency = self._processor()
+        processor, frequency = masking_processor(self.source)
         data = NestedSamples(
             PackedCorpus.build(self.data, recipe.domains, "train", self.out / "corpus"),
             processor.tokenizer,
@@ -87,15 +84,9 @@ class NestedRun:
 
         def save(folder: Path) -> None:
             model.save_pretrained(folder, max_shard_size="14MB")
-            self._processor()[0].save_pretrained(folder)
+            masking_processor(self.source)[0].save_pretrained(folder)
 
         write_final(self.out / "nested-model", save)
-
-    def _processor(self) -> tuple[VistProcessor, TokenFrequency]:
-        processor: VistProcessor = VistProcessor.from_pretrained(self.source)
-        if processor.frequency is None:
-            raise VistError(f"{str(self.source)!r} has no token statistics; PVE's masking needs them.")
-        return processor, processor.frequency
 
 
 STAGES: dict[str, Callable[[NestedRun], None]] = {"nested": NestedRun.nest, "nested-model": NestedRun.assemble}
