@@ -256,12 +256,23 @@ def test_alignment_learns_to_find_and_to_name(corpus, processor):
     model = fresh_model()
     data = ChunkPages(corpus, processor, STEADY, 8, 1, PARTS, mix=MIX, random_strings=0.2)
     batch = data.collate([data[index] for index in range(8)])
-    before = {name: value.clone() for name, value in model.language_model.state_dict().items()}
     aligner = ChunkAlignment(model, PARTS)
     found = learned(aligner, lambda: aligner(**batch), 40, 3e-3)
-    assert found[-1]["name_loss"] < 0.92 * found[0]["name_loss"]  # heads of 8 numbers, and frozen
+    assert found[-1]["name_loss"] < 0.8 * found[0]["name_loss"]
     assert found[-1]["find_loss"] < 0.9 * found[0]["find_loss"]
-    assert all(torch.equal(value, before[name]) for name, value in model.language_model.state_dict().items())
+
+
+def test_text_in_alignment_is_language_modelling(corpus, processor):
+    model = fresh_model()
+    data = ChunkPages(corpus, processor, STEADY, 3, 1, PARTS, mix=MIX, random_strings=0.2)
+    rows = [data[index] for index in range(3)]
+    losses = []
+    for row in (rows[0], rows[2]):
+        ids = torch.tensor([[processor.tokenizer.bos_token_id, *row["ids"]]])
+        logits = model.language_model(ids).logits[0, :-1]
+        losses += (-logits.log_softmax(-1).gather(1, ids[0, 1:, None])).flatten().tolist()
+    found = ChunkAlignment(model, PARTS)(**data.collate(rows))
+    assert found["text_loss"].item() == pytest.approx(sum(losses) / len(losses), abs=1e-4)
 
 
 def test_a_part_is_named_by_what_its_head_reads(corpus, processor):

@@ -28,10 +28,10 @@ def vist2_nano() -> Vist2NanoRecipe:
         visual_levels=4,
         domains=DOMAINS,
         random_strings=0.15,
-        alignment=StageConfig(steps=600, batch_size=24, learning_rate=3e-3, weight_decay=0.02),
+        alignment=StageConfig(steps=600, batch_size=24, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
         alignment_curriculum=Curriculum(chunks=(1, 1), ratio=(2.5, 4.0), until=0.3),
         alignment_mix=ExampleMix({"continue": 0.45, "recall": 0.55}, PROSE, facts_per_kilobyte=24),
-        read_back=StageConfig(steps=420, batch_size=16, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
+        read_back=StageConfig(steps=600, batch_size=16, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
         read_back_curriculum=Curriculum(chunks=(2, 3), ratio=(3.0, 4.0), until=0.3),
         read_back_mix=ExampleMix(
             {"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=16, repeated_words=True

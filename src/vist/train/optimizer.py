@@ -139,4 +139,4 @@ def _rate(name: str, backbone_rate: float) -> float:
     """How large the steps of a parameter are, relative to the others'."""
     if "cross_attn.o_proj" in name:
         return OUTPUT_RATE
-    return backbone_rate if name.startswith("language_model.") and "cross_attn" not in name else 1.0
+    return backbone_rate if "language_model." in name and "cross_attn" not in name else 1.0

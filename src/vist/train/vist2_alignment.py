@@ -1,6 +1,6 @@
 """Dense local alignment of VIST2's aligner: every part of every visual token says which text tokens begin in it.
 
-Owns the data of single chunks and the two losses. Must not know how the LLM reads.
+Owns the data of single chunks and the losses. Must not know how the LLM reads.
 
 Shapes: X chunks, K visual tokens of the longest, J parts of a visual token, T text tokens of the longest chunk, F text
 tokens of the whole batch that are asked for, M visual tokens of the batch, D width, Dh width of a key, L layers, E
@@ -10,9 +10,11 @@ Decisions
 - At a ratio of 4 a visual token stands for four text tokens: each must come out of it by itself, in its order, through
   a linear map, since linear maps are what an attention head has. So the visual tokens of a chunk go through the LLM,
   and every part is read where its head will read it.
-- To be named: what the LLM's own head, frozen, reads of a part must be the token that begins in it, by the LLM's own
-  last norm and output layer. 64 numbers of any head are enough for 98 % of the vocabulary, and what the aligner has
-  learned so no other stage has to hand over. Of several tokens that begin in one part the first counts.
+- To be named: what the LLM's own head reads of a part must be the token that begins in it, by the LLM's own last norm
+  and output layer. So nothing about it has to be learned again when the LLM reads. Of several tokens that begin in one
+  part the first counts.
+- The LLM learns with it: its heads read 64 numbers each, and left as they were they name far fewer tokens. Next-token
+  loss on the text of half of the chunks keeps it a language model.
 - To be found: a query made of the embeddings of the text tokens before a token must match the key of the part in which
   it begins, among those of several chunks. Keys and queries are the LLM's business in the next stage; their maps are
   dropped.
@@ -95,7 +97,10 @@ class ChunkPages(Dataset):
         return {"pages": drawn, "ids": np.array(tokens.ids), "token": np.where(first, token, NOWHERE), "part": part}
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Pages as the model takes them, and `ids`, `token`, `part` (X,T), padded with NOWHERE."""
+        """Pages as the model takes them, `ids`, `token`, `part` (X,T), and every second chunk's `text` (X/2,T+1).
+
+        All padded with NOWHERE; a text begins with the special token that every sequence begins with.
+        """
         frames = [[self.processor.frame(row["pages"])] for row in rows]
         packed = self.processor.pack(frames)
         names = ("pixel_values", "ink_mask", "page_chunks", "visual_counts")
@@ -104,11 +109,12 @@ class ChunkPages(Dataset):
         for name in ("ids", "token", "part"):
             padded = [np.pad(row[name], (0, longest - len(row[name])), constant_values=NOWHERE) for row in rows]
             batch[name] = torch.from_numpy(np.stack(padded))
+        batch["text"] = F.pad(batch["ids"][::2], (1, 0), value=self.processor.tokenizer.bos_token_id)
         return batch
 
 
 class ChunkAlignment(nn.Module):
-    """A VIST2 model's aligner with the two alignment losses, in the shape that the Trainer expects."""
+    """A VIST2 model with the two alignment losses and that of text, in the shape that the Trainer expects."""
 
     asks: Tensor
 
@@ -118,7 +124,6 @@ class ChunkAlignment(nn.Module):
         assert isinstance(inputs, Tensor)
         width = inputs.shape[1]
         self.model = model
-        model.language_model.requires_grad_(False)
         self.register_buffer("asks", F.normalize(inputs.detach(), dim=-1) * width**0.5, persistent=False)
         self.queries = nn.ModuleList(nn.Linear(width, HEAD, bias=False) for _ in range(BEFORE))
         # One parameter of three axes: Muon, which trains the linear layers, makes it learn half as fast as AdamW does.
@@ -129,8 +134,8 @@ class ChunkAlignment(nn.Module):
         for norm in (self.query_norm, self.key_norm):
             nn.init.constant_(norm.weight, NORM_WEIGHT)
 
-    def forward(self, ids: Tensor, token: Tensor, part: Tensor, **pages: Tensor) -> dict[str, Tensor]:
-        """Both losses, and how often the right part and the right token come first."""
+    def forward(self, ids: Tensor, token: Tensor, part: Tensor, text: Tensor, **pages: Tensor) -> dict[str, Tensor]:
+        """The losses, and how often the right part and the right token come first."""
         counts_X = pages["visual_counts"].sum(1)
         calls, hidden_LMD = self._run(self.model.encode_chunks(**pages), counts_X)
         first_X = counts_X.cumsum(0) - counts_X
@@ -138,8 +143,10 @@ class ChunkAlignment(nn.Module):
         visual_F, part_F = first_X[there[0]] + token[there], part[there]
         find_loss, find_accuracy = self._find(hidden_LMD, ids, there, visual_F * len(self.keys) + part_F, counts_X)
         name_loss, name_accuracy = self._name(calls, hidden_LMD, ids[there], visual_F, part_F)
+        text_loss = self._continue(text)
         return {
-            "loss": find_loss + name_loss,
+            "loss": find_loss + name_loss + text_loss,
+            "text_loss": text_loss,
             "find_loss": find_loss,
             "name_loss": name_loss,
             "find_accuracy": find_accuracy,
@@ -154,6 +161,11 @@ class ChunkAlignment(nn.Module):
         with attention_calls(self.model.language_model) as calls:
             self.model.read(embeds_XKED, use_cache=False, logits_to_keep=1)
         return calls, torch.stack([call.options["hidden_states"][alive_XK] for call in calls])
+
+    def _continue(self, text_XT: Tensor) -> Tensor:
+        """Next-token loss of texts without pages."""
+        logits_XTV = self.model.language_model(text_XT[:, :-1].clamp(min=0), use_cache=False).logits
+        return F.cross_entropy(logits_XTV.flatten(0, 1).float(), text_XT[:, 1:].flatten(), ignore_index=NOWHERE)
 
     def _find(
         self,

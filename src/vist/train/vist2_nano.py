@@ -8,11 +8,10 @@ Decisions
   the language model without its cross-attention. So one command does all, and no `nano` has to be trained again.
 - A finished stage is a folder `final`, written beside and renamed; running again skips it, and an unfinished stage
   continues from its newest checkpoint.
-- Before the paper's three stages, `vist2-alignment` teaches the aligner alone, without a pass of the language model:
-  it is the cheapest stage per text token, and what follows starts from visual tokens that say what they hold.
+- Before the paper's three stages, `vist2-alignment` reads single chunks, every text token of which is asked for: it is
+  the cheapest stage per text token, and what follows starts from visual tokens that say what they hold.
 - Whatever is a copy of something on a page is guided: one head for each part of a visual token (looking.py).
-- The encoder is frozen throughout; aligner and language model learn in every stage but the first, the latter more
-  slowly.
+- The encoder is frozen throughout; aligner and language model learn in every stage, the latter more slowly.
 - Every stage leaves a model with its processor, so that any of them can be evaluated.
 """
 
@@ -131,7 +130,7 @@ class Vist2NanoRun:
         return self.out / stage / "final"
 
     def align(self) -> None:
-        """Dense local alignment of the aligner, before the paper's stages.
+        """Dense local alignment, before the paper's stages.
 
         Raises VistError when the aligner cannot give the recipe's ratio on this data.
         """
