@@ -135,7 +135,7 @@ class Vist2NanoRun:
         Raises VistError when the aligner cannot give the recipe's ratio on this data.
         """
         self._check_ratio()
-        recipe, model = self.recipe, self._untrained()
+        recipe, model = self.recipe, self.untrained()
         parts = parts_of(model.language_model)
         data = ChunkPages(
             *self._drawn_from(recipe.alignment_curriculum, recipe.alignment, 10),
@@ -207,7 +207,8 @@ class Vist2NanoRun:
     ) -> tuple[PackedCorpus, Vist2Processor, Curriculum, int, int]:
         return self.corpus, self.processor, curriculum, config.samples, self.recipe.seed + shift
 
-    def _untrained(self) -> Vist2ForCausalLM:
+    def untrained(self) -> Vist2ForCausalLM:
+        """The model that the first stage starts from: backbones of the source, a new aligner."""
         torch.manual_seed(self.recipe.seed)
         read = VistForConditionalGeneration.from_pretrained(self.source, dtype=torch.float32)
         llm = without_cross_attention(read.language_model)
