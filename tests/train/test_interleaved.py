@@ -15,7 +15,7 @@ from vist.train.examples import ExampleMix
 from vist.train.facts import Fact
 from vist.train.instructions import CHAT_TEMPLATE, TASKS, draw_instruction, question_about
 from vist.train.interleaved import Curriculum, Instructions, OpticalText, ReadBack
-from vist.train.looking import Places, guided_look_loss, head_of, look, say, size_of, watch
+from vist.train.looking import Places, attention_calls, guided_look_loss, head_of, look
 from vist.train.strips import Strips, Tokens, guide_of
 from vist.train.vist2_alignment import ChunkAlignment, ChunkPages
 
@@ -236,9 +236,9 @@ def test_what_the_guide_sees_is_the_attention_of_its_head(corpus, processor):
     layers, heads = head_of(part[rows, places], model.language_model)
     assert set(layers.tolist()) == {1} and len(set(heads.tolist())) > 1
     wanted = guide[rows, places]
-    with watch(model.language_model) as watched:
+    with attention_calls(model.language_model) as calls:
         output = model(**batch, output_hidden_states=True)
-    ((order, attention, read),) = look(watched.calls, Places(rows, places, wanted, layers, heads))
+    ((order, attention, read),) = look(calls, Places(rows, places, wanted, layers, heads))
     model.language_model.set_attn_implementation("eager")
     maps = torch.stack(model(**batch, output_attentions=True).attentions, 1)
     assert torch.allclose(attention, maps[rows, layers, heads, places][order], atol=1e-5)
@@ -275,15 +275,6 @@ def test_text_in_alignment_is_language_modelling(corpus, processor):
     assert found["text_loss"].item() == pytest.approx(sum(losses) / len(losses), abs=1e-4)
 
 
-def test_what_is_said_is_a_share_of_the_logits():
-    llm = fresh_model().language_model
-    with watch(llm) as watched:
-        want = llm(torch.tensor([[5, 9, 3, 12]])).logits[0]
-    whole = watched.residual[0]
-    shares = [say(llm, part, size_of(whole)) for part in (0.3 * whole, 0.7 * whole)]
-    assert torch.allclose(sum(shares), want, atol=1e-4)
-
-
 def test_a_part_is_named_by_what_its_head_reads(corpus, processor):
     """Against every head by hand, on the layers' inputs that the model itself returns."""
     model = fresh_model()
@@ -295,20 +286,16 @@ def test_a_part_is_named_by_what_its_head_reads(corpus, processor):
     marks = {name: torch.zeros(1, count, dtype=torch.long) for name in ("spans", "documents")}
     roles = torch.full((1, count), int(Role.VISUAL))
     read = model(torch.zeros_like(roles), roles=roles, **marks, **pages, output_hidden_states=True).hidden_states
-    decoder, text = model.language_model.model, []
-    with decoder.norm.register_forward_pre_hook(lambda _, arguments: text.append(arguments[0][0])):
-        model.language_model(torch.tensor([[processor.tokenizer.bos_token_id, *row["ids"][:-1]]]))
-    size = (text[0] ** 2).mean(-1).sqrt().mean()
     losses = []
     for number, token, part in zip(row["ids"], row["token"], row["part"], strict=True):
         if token >= 0:
             layer, head = (int(found) for found in head_of(torch.tensor(int(part)), model.language_model))
-            block = decoder.layers[layer]
+            block = model.language_model.model.layers[layer]
             width, group = block.self_attn.head_dim, head // block.self_attn.num_key_value_groups
             state = block.input_layernorm(read[layer][0, token])
             value = block.self_attn.v_proj.weight[group * width : (group + 1) * width] @ state
             added = block.self_attn.o_proj.weight[:, head * width : (head + 1) * width] @ value
-            scores = model.language_model.lm_head(decoder.norm.weight * added / size)
+            scores = model.language_model.lm_head(model.language_model.model.norm(added))
             losses.append(-scores.log_softmax(-1)[number])
     assert len(losses) > 5
     want = torch.stack(losses).mean()

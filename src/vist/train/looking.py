@@ -10,9 +10,7 @@ Decisions
   text tokens do not know yet what stands before them. Most tokens lie in the first parts, which the last layers read.
 - Looking at the right place is soon learned, saying what stands there is not: what a head reads is a small part of the
   residual stream, and next-token loss reaches its values only through all that comes after. So what the guided head
-  would read at the guided place is also asked for the token directly: by what it adds to the logits, through the LLM's
-  own last norm and output layer. At the size that the residual stream has there: asked only for its direction, a head
-  soon says the right token, but in a voice of a tenth of the stream, and the LLM goes on guessing.
+  would read at the guided place is also asked for the token directly, through the LLM's own last norm and output layer.
 - Only the guided places are looked at again: a full attention map of long sequences would cost more than the model.
   Logits are computed where a token is predicted, which in a sequence of pages is about half of the places.
 - Queries and keys are computed a second time from what the layer was given, through hooks that live for one pass.
@@ -22,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -67,20 +64,19 @@ def guided_look_loss(
     rows, places = (guide_BT >= 0).nonzero(as_tuple=True)
     layers, heads = head_of(part_BT[rows, places], model.language_model)
     guided = Places(rows, places, guide_BT[rows, places], layers, heads)
-    with watch(model.language_model) as watched:
+    with attention_calls(model.language_model) as calls:
         hidden_BTD = model(**batch, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
     asked_BT = labels_BT != IGNORED
     logits_NV = model.get_output_embeddings()(hidden_BTD[asked_BT])
     lm_loss = model.next_token_loss(logits_NV, None, num_items_in_batch, shift_labels=labels_BT[asked_BT])
-    seen = look(watched.calls, guided)
+    seen = look(calls, guided)
     if not seen:
         return {"loss": lm_loss, "lm_loss": lm_loss}
     order = torch.cat([found.number for found in seen])
     attention_GT, wanted_G = torch.cat([found.attention for found in seen]), guided.wanted[order]
     chosen = attention_GT.gather(-1, wanted_G[:, None]).squeeze(-1)
     guide_loss = -(chosen + FLOOR).log().mean()
-    size_G1 = size_of(watched.residual[rows, places][order])
-    said_GV = say(model.language_model, torch.cat([found.read for found in seen]), size_G1)
+    said_GV = say(model.language_model, torch.cat([found.read for found in seen]))
     tokens_G = labels_BT[rows, places][order]
     say_loss = F.cross_entropy(said_GV.float(), tokens_G)
     share = 1.0 if num_items_in_batch is None else asked_BT.sum() / num_items_in_batch
@@ -96,14 +92,9 @@ def guided_look_loss(
     }
 
 
-def say(llm: PreTrainedModel, read_GD: Tensor, size_G1: Tensor) -> Tensor:
-    """(G,V) what reading adds to the logits where the residual stream has this size."""
-    return llm.get_output_embeddings()(llm.get_decoder().norm.weight * read_GD / size_G1)
-
-
-def size_of(residual_GD: Tensor) -> Tensor:
-    """(G,1) root mean square, as the last norm takes it; no gradient."""
-    return residual_GD.detach().float().square().mean(-1, keepdim=True).add(FLOOR).sqrt()
+def say(llm: PreTrainedModel, read_GD: Tensor) -> Tensor:
+    """(G,V) what the LLM would say if what a head read were all there is."""
+    return llm.get_output_embeddings()(llm.get_decoder().norm(read_GD))
 
 
 class AttentionCall(NamedTuple):
@@ -131,30 +122,18 @@ class Seen(NamedTuple):
     read: Tensor
 
 
-@dataclass
-class Watched:
-    """What a pass of the LLM came by: every layer's attention, first layer first, and what the last norm was given."""
-
-    calls: list[AttentionCall]
-    residual: Tensor
-
-
 @contextmanager
-def watch(llm: PreTrainedModel) -> Iterator[Watched]:
-    """Collects what the LLM's parts are called with while it runs."""
-    watched = Watched([], torch.empty(0))
+def attention_calls(llm: PreTrainedModel) -> Iterator[list[AttentionCall]]:
+    """Collects what every layer's attention is called with while the LLM runs, first layer first."""
+    calls: list[AttentionCall] = []
 
     def note(module: nn.Module, _: Any, options: dict[str, Any]) -> None:
-        watched.calls.append(AttentionCall(module, options))
+        calls.append(AttentionCall(module, options))
 
-    def note_residual(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        watched.residual = arguments[0]
-
-    decoder: Any = llm.get_decoder()
-    handles = [layer.self_attn.register_forward_pre_hook(note, with_kwargs=True) for layer in decoder.layers]
-    handles.append(decoder.norm.register_forward_pre_hook(note_residual))
+    layers: Any = llm.get_decoder().layers
+    handles = [layer.self_attn.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
-        yield watched
+        yield calls
     finally:
         for handle in handles:
             handle.remove()

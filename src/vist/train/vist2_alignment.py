@@ -10,9 +10,9 @@ Decisions
 - At a ratio of 4 a visual token stands for four text tokens: each must come out of it by itself, in its order, through
   a linear map, since linear maps are what an attention head has. So the visual tokens of a chunk go through the LLM,
   and every part is read where its head will read it.
-- To be named: what the LLM's own head reads of a part must be the token that begins in it, by what it adds to the
-  logits through the LLM's own last norm and output layer, at the size of the residual stream behind text. So nothing
-  about it has to be learned again when the LLM reads. Of several tokens that begin in one part the first counts.
+- To be named: what the LLM's own head reads of a part must be the token that begins in it, by the LLM's own last norm
+  and output layer. So nothing about it has to be learned again when the LLM reads. Of several tokens that begin in one
+  part the first counts.
 - The LLM learns with it: its heads read 64 numbers each, and left as they were they name far fewer tokens. Next-token
   loss on the text of half of the chunks keeps it a language model.
 - To be found: a query made of the embeddings of the text tokens before a token must match the key of the part in which
@@ -37,7 +37,7 @@ from vist.model.vist2_processing import Vist2Processor
 from vist.train.corpus import PackedCorpus
 from vist.train.examples import ExampleMix, draw_example
 from vist.train.interleaved import CHARACTERS_PER_TOKEN, Curriculum
-from vist.train.looking import AttentionCall, head_of, read_head, say, size_of, watch
+from vist.train.looking import AttentionCall, attention_calls, head_of, read_head, say
 from vist.train.reading import random_text
 from vist.train.strips import NOWHERE, Strips, Tokens
 from vist.vision.text_vit import ASCII
@@ -142,8 +142,8 @@ class ChunkAlignment(nn.Module):
         there = (token != NOWHERE).nonzero(as_tuple=True)
         visual_F, part_F = first_X[there[0]] + token[there], part[there]
         find_loss, find_accuracy = self._find(hidden_LMD, ids, there, visual_F * len(self.keys) + part_F, counts_X)
-        text_loss, size = self._continue(text)
-        name_loss, name_accuracy = self._name(calls, hidden_LMD, ids[there], visual_F, part_F, size)
+        name_loss, name_accuracy = self._name(calls, hidden_LMD, ids[there], visual_F, part_F)
+        text_loss = self._continue(text)
         return {
             "loss": find_loss + name_loss + text_loss,
             "text_loss": text_loss,
@@ -158,17 +158,14 @@ class ChunkAlignment(nn.Module):
         alive_XK = torch.arange(int(counts_X.max()), device=counts_X.device) < counts_X[:, None]
         embeds_XKED = visual_MED.new_zeros(*alive_XK.shape, *visual_MED.shape[1:])
         embeds_XKED = embeds_XKED.masked_scatter(alive_XK[..., None, None], visual_MED)
-        with watch(self.model.language_model) as watched:
+        with attention_calls(self.model.language_model) as calls:
             self.model.read(embeds_XKED, use_cache=False, logits_to_keep=1)
-        return watched.calls, torch.stack([call.options["hidden_states"][alive_XK] for call in watched.calls])
+        return calls, torch.stack([call.options["hidden_states"][alive_XK] for call in calls])
 
-    def _continue(self, text_XT: Tensor) -> tuple[Tensor, Tensor]:
-        """Next-token loss of texts without pages, and the usual size of the residual stream at its end, (1,1)."""
-        with watch(self.model.language_model) as watched:
-            logits_XTV = self.model.language_model(text_XT[:, :-1].clamp(min=0), use_cache=False).logits
-        there_XT = text_XT[:, 1:] != NOWHERE
-        loss = F.cross_entropy(logits_XTV[there_XT].float(), text_XT[:, 1:][there_XT])
-        return loss, size_of(watched.residual[there_XT]).mean(0, keepdim=True)
+    def _continue(self, text_XT: Tensor) -> Tensor:
+        """Next-token loss of texts without pages."""
+        logits_XTV = self.model.language_model(text_XT[:, :-1].clamp(min=0), use_cache=False).logits
+        return F.cross_entropy(logits_XTV.flatten(0, 1).float(), text_XT[:, 1:].flatten(), ignore_index=NOWHERE)
 
     def _find(
         self,
@@ -202,20 +199,14 @@ class ChunkAlignment(nn.Module):
         return torch.cat(losses).mean(), torch.cat(right).mean()
 
     def _name(
-        self,
-        calls: Sequence[AttentionCall],
-        hidden_LMD: Tensor,
-        wanted_F: Tensor,
-        visual_F: Tensor,
-        part_F: Tensor,
-        size_11: Tensor,
+        self, calls: Sequence[AttentionCall], hidden_LMD: Tensor, wanted_F: Tensor, visual_F: Tensor, part_F: Tensor
     ) -> tuple[Tensor, Tensor]:
         layer_F, head_F = head_of(part_F, self.model.language_model)
         losses, right = [], []
         for layer, call in enumerate(calls):
             own_F = layer_F == layer
             read = read_head(call.module, hidden_LMD[layer, visual_F[own_F]], head_F[own_F])
-            scores = say(self.model.language_model, read, size_11).float()
+            scores = say(self.model.language_model, read).float()
             losses.append(F.cross_entropy(scores, wanted_F[own_F], reduction="none"))
             right.append((scores.argmax(-1) == wanted_F[own_F]).float())
         return torch.cat(losses).mean(), torch.cat(right).mean()
