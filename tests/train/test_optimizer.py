@@ -61,6 +61,14 @@ def test_a_backbone_takes_smaller_steps() -> None:
     assert rates[id(model["language_model"]["cross_attn"].weight)] == 0.01
 
 
+def test_a_backbone_takes_smaller_steps_inside_an_objective_too() -> None:
+    inner = nn.ModuleDict({"language_model": nn.Linear(4, 4), "aligner": nn.Linear(4, 4)})
+    optimizer = build_optimizer(nn.ModuleDict({"model": inner}), 0.01, 0.1, 0.98, backbone_rate=0.25)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(inner["language_model"].weight)] == 0.0025
+    assert rates[id(inner["aligner"].weight)] == 0.01
+
+
 def test_output_projections_of_the_cross_attention_take_larger_steps() -> None:
     model = nn.ModuleDict({"cross_attn": nn.ModuleDict({"o_proj": nn.Linear(4, 4), "v_proj": nn.Linear(4, 4)})})
     optimizer = build_optimizer(model, 0.01, 0.1, 0.98)
