@@ -15,6 +15,7 @@ from vist.fuse.interleave import (
     kernel_mask,
     lay_spans,
     layout_mask,
+    plainly_causal,
     positions,
     visible,
 )
@@ -46,6 +47,27 @@ def slow_pairs(row, length, side):
 
     table = [[sees(q, k) for k in range(length)] for q in range(length)]
     return table, [sum(line) - 1 for line in table]
+
+
+@settings(max_examples=200)
+@given(batches, st.sampled_from(["left", "right"]))
+def test_plainly_causal_is_said_of_causal_masks_and_of_all_of_them_without_padding(batch, side):
+    layout = lay_spans(batch, side)
+    length = layout.roles.shape[1]
+    causal = torch.equal(visible(layout), torch.ones(len(batch), 1, length, length, dtype=torch.bool).tril())
+    assert causal or not plainly_causal(layout)
+    if (layout.roles != PADDING).all():
+        assert plainly_causal(layout) == causal
+
+
+def test_a_plainly_causal_sequence_needs_no_mask_and_others_do():
+    context, written = [Span(VISUAL, 3), Span(KEPT, 1), Span(TEXT, 4)], [Span(TEXT, 4), Span(VISUAL, 2)]
+    read = lay_spans([[context]])
+    assert layout_mask(read, "sdpa", torch.float32, own_causal=True) is None
+    assert layout_mask(read, "sdpa", torch.float32) is not None
+    assert layout_mask(read, "eager", torch.float32, own_causal=True) is not None
+    for rows in ([[written]], [[context, context]], [[context], [context[:2]]]):
+        assert layout_mask(lay_spans(rows), "sdpa", torch.float32, own_causal=True) is not None
 
 
 @settings(max_examples=50)

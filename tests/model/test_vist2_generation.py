@@ -110,6 +110,29 @@ def test_it_holds_for_every_family_and_kernel(family, kernel, levels):
     assert torch.allclose(logits[0], teacher_logits(model, tiny_processor(), text)[4:], atol=1e-4)
 
 
+def test_a_context_is_read_without_a_mask_and_as_with_one(model, monkeypatch):
+    ids = torch.tensor([some_ids(150)[:40]])
+    given = []
+    monkeypatch.setattr(type(model), "read", spy(type(model).read, given))
+    alone = model.start(tiny_processor(), ids)
+    monkeypatch.setattr("vist.fuse.interleave.plainly_causal", lambda layout: False)
+    masked = model.start(tiny_processor(), ids)
+    assert given[0] is None and given[1] is not None
+    assert torch.allclose(alone.ledger.logits, masked.ledger.logits, atol=1e-5)
+    for one, other in zip(alone.cache.layers, masked.cache.layers, strict=True):
+        assert torch.allclose(one.keys, other.keys, atol=1e-5) and torch.allclose(one.values, other.values, atol=1e-5)
+
+
+def spy(read, given):
+    """`Vist2ForCausalLM.read` that notes the mask it is given."""
+
+    def noted(self, embeds, **options):
+        given.append(options["attention_mask"])
+        return read(self, embeds, **options)
+
+    return noted
+
+
 def test_a_sliding_window_of_the_backbone_hides_nothing():
     model = tiny_vist2("mistral")
     text = some_ids(150)[:40]

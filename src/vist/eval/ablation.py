@@ -171,8 +171,9 @@ def measure_variant(
     """
     if time.monotonic() >= until:
         raise VistError(f"The time was up before {variant.name!r} began; run again to go on.")
-    model = _train(start, variant, config, data, out, until)
-    reader = Reader(model.eval(), start.processor)
+    model: Any = _train(start, variant, config, data, out, until)
+    place = "cuda" if torch.cuda.is_available() else "cpu"  # where the Trainer trains, too
+    reader = Reader(model.eval().to(place), start.processor)
     texts = list(read_documents(corpus_files(data, DOMAIN, "validation")))
     windows, _ = cut_windows(reader, texts, config.pages, config.proximal, config.windows)
     passages = with_wrong_texts(reader, windows, config.pages)

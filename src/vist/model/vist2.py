@@ -182,6 +182,10 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
             return embeds_BTED
         return embeds_BTED.masked_scatter(places[..., None, None], visual_tokens.to(inputs_embeds))
 
+    def _slides(self) -> bool:
+        """Whether the LLM's own mask would hide what is far back."""
+        return getattr(self.language_model.config, "sliding_window", None) is not None
+
     def read(self, embeds_BTED: Tensor, **options: Any) -> Any:
         """One pass of the LLM over embeddings as `embed` makes them; options and output are those of its `forward`."""
         if embeds_BTED.shape[2] > 1:
@@ -226,7 +230,7 @@ class Vist2ForCausalLM(ComposedModel, GenerationMixin):
             kernel = self.language_model.config._attn_implementation
             output = self.read(
                 embeds_BTED,
-                attention_mask=layout_mask(layout, kernel, embeds_BTED.dtype),
+                attention_mask=layout_mask(layout, kernel, embeds_BTED.dtype, own_causal=not self._slides()),
                 position_ids=positions(layout),
                 past_key_values=past_key_values,
                 use_cache=bool(use_cache),

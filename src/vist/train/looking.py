@@ -155,7 +155,7 @@ def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
     """(G',T) the attention of one head each."""
     rows, places, heads = guided.rows, guided.places, guided.heads
     hidden_BTD, (cos_BTD, sin_BTD) = options["hidden_states"], options["position_embeddings"]
-    mask_GT = options["attention_mask"][rows, 0, places]
+    mask_GT = _seen(options["attention_mask"], rows, places, hidden_BTD.shape[1])
     asked = module.q_proj(hidden_BTD[rows, places]).unflatten(-1, (-1, module.head_dim))
     query_G1HD = module.q_norm(asked)[torch.arange(len(rows), device=rows.device), heads][:, None, None]
     key_BHTD = module.k_norm(module.k_proj(hidden_BTD).unflatten(-1, (-1, module.head_dim))).transpose(1, 2)
@@ -168,6 +168,13 @@ def _attention(module: Any, options: dict[str, Any], guided: Places) -> Tensor:
     if mask_GT.dtype == torch.bool:
         return scores.masked_fill(~mask_GT, torch.finfo(scores.dtype).min).softmax(-1)
     return (scores + mask_GT).softmax(-1)
+
+
+def _seen(mask: Tensor | None, rows: Tensor, places: Tensor, length: int) -> Tensor:
+    """(G',T) what these places see; without a mask all up to themselves."""
+    if mask is None:
+        return torch.arange(length, device=places.device) <= places[:, None]
+    return mask[rows, 0, places]
 
 
 def read_head(module: Any, hidden_GD: Tensor, heads_G: Tensor) -> Tensor:
