@@ -153,12 +153,19 @@ def test_only_the_answer_counts(corpus, processor):
     assert guided > 20
 
 
-def test_replay_draws_from_the_stage_before(corpus, processor):
-    before = OpticalText(corpus, processor, STEADY, 20, 2, PARTS, mix=MIX)
-    options = {"tasks": {"recall": 1.0}, "domains": DOMAINS, "before": before}
-    data = Instructions(corpus, processor, STEADY, 20, 1, PARTS, replay=0.5, **options)
-    asked = ["Assistant:" in text_of(processor, data[index].stretches, (Role.TEXT, Role.KEPT)) for index in range(20)]
-    assert 4 < sum(asked) < 16
+def test_replay_draws_from_the_stages_before(corpus, processor):
+    optical = OpticalText(corpus, processor, STEADY, 20, 2, PARTS, mix=MIX)
+    read_back = ReadBack(corpus, processor, STEADY, 20, 3, PARTS, mix=MIX, whole=0.2, random_strings=0.5, tokens=40)
+    options = {"tasks": {"recall": 1.0}, "domains": DOMAINS, "before": (optical, read_back)}
+    data = Instructions(corpus, processor, STEADY, 40, 1, PARTS, replay=0.6, **options)
+    kinds = {"instruction": 0, "read back": 0, "optical": 0}
+    for index in range(40):
+        row = data[index].stretches
+        behind = max(number for number, stretch in enumerate(row) if stretch.pages is not None)
+        text = any(stretch.role == Role.TEXT for stretch in row[:behind])
+        asked = "Assistant:" in text_of(processor, row, (Role.TEXT, Role.KEPT))
+        kinds["instruction" if asked else "optical" if text else "read back"] += 1
+    assert min(kinds.values()) > 5, kinds
 
 
 def test_answers_are_in_the_text_or_its_source(corpus):

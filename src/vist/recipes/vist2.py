@@ -28,24 +28,32 @@ def vist2_nano() -> Vist2NanoRecipe:
         visual_levels=4,
         domains=DOMAINS,
         random_strings=0.15,
-        alignment=StageConfig(steps=600, batch_size=24, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
+        alignment=StageConfig(
+            steps=600, batch_size=64, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6, workers=4
+        ),
         alignment_curriculum=Curriculum(chunks=(1, 1), ratio=(2.5, 4.0), until=0.3),
         alignment_mix=ExampleMix({"continue": 0.45, "recall": 0.55}, PROSE, facts_per_kilobyte=24),
-        read_back=StageConfig(steps=600, batch_size=16, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6),
-        read_back_curriculum=Curriculum(chunks=(2, 3), ratio=(3.0, 4.0), until=0.3),
+        read_back=StageConfig(
+            steps=1500, batch_size=64, learning_rate=3e-3, weight_decay=0.02, backbone_rate=0.6, workers=4
+        ),
+        read_back_curriculum=Curriculum(chunks=(2, 6), ratio=(3.0, 4.0), until=0.5),
         read_back_mix=ExampleMix(
             {"quote": 0.4, "recall": 0.5, "continue": 0.1}, PROSE, facts_per_kilobyte=16, repeated_words=True
         ),
         whole=0.15,
         read_back_tokens=160,
-        optical=StageConfig(steps=200, batch_size=10, learning_rate=2e-3, weight_decay=0.02, backbone_rate=0.6),
-        optical_curriculum=Curriculum(visual=(0.6, 1.0), chunks=(3, 5), ratio=(3.5, 4.0), until=0.5),
-        mix=ExampleMix(
-            {"continue": 0.5, "recall": 0.4, "quote": 0.1}, PROSE, facts_per_kilobyte=6, repeated_words=True
+        optical=StageConfig(
+            steps=700, batch_size=40, learning_rate=4e-4, weight_decay=0.02, backbone_rate=0.6, workers=4
         ),
-        instruct=StageConfig(steps=50, batch_size=12, learning_rate=1e-3, weight_decay=0.02, backbone_rate=0.6),
-        instruct_curriculum=Curriculum(chunks=(3, 4), ratio=(4.0, 4.0), until=0.5),
+        optical_curriculum=Curriculum(chunks=(6, 8), ratio=(3.5, 4.0), until=0.4),
+        mix=ExampleMix(
+            {"continue": 0.2, "recall": 0.6, "quote": 0.2}, PROSE, facts_per_kilobyte=12, repeated_words=True
+        ),
+        instruct=StageConfig(
+            steps=60, batch_size=16, learning_rate=2e-4, weight_decay=0.02, backbone_rate=0.6, save_every=20
+        ),
+        instruct_curriculum=Curriculum(chunks=(6, 8), ratio=(4.0, 4.0), until=0.5),
         tasks={"recall": 0.5, "quote": 0.3, "continue": 0.1, "classify": 0.1},
-        replay=0.5,
+        replay=0.75,
         guidance=1.0,
     )

@@ -191,7 +191,8 @@ class OpticalText(InterleavedSamples):
 class Instructions(InterleavedSamples):
     """Stage (c): a text, a question about it, its answer; see instructions.py. Only the answer counts.
 
-    A share of the samples, `replay`, is drawn from the stage before, so that nothing learned there is lost.
+    A share of the samples, `replay`, is drawn from the stages `before`, each as often as the others, so that nothing
+    learned there is lost.
     """
 
     def __init__(
@@ -200,15 +201,15 @@ class Instructions(InterleavedSamples):
         tasks: Mapping[str, float],
         domains: Mapping[str, float],
         replay: float = 0.0,
-        before: OpticalText | None = None,
+        before: Sequence[InterleavedSamples] = (),
     ):
         super().__init__(*args)
         self.tasks, self.domains, self.replay, self.before = tasks, domains, replay, before
 
     def sample(self, rng: np.random.Generator, chunks: int, visual: float, budget: Budget) -> Row:
         """The text as pages, as far as it fills chunks; question and answer behind it."""
-        if self.before is not None and rng.random() < self.replay:
-            return self.before.sample(rng, chunks, visual, budget)
+        if self.before and rng.random() < self.replay:
+            return self.before[int(rng.integers(len(self.before)))].sample(rng, chunks, visual, budget)
         length = chunks * self.processor.chunk_size * CHARACTERS_PER_TOKEN
         asked = draw_instruction(self.corpus, rng, self.tasks, self.domains, length)
         tokenizer = self.processor.tokenizer

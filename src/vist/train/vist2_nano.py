@@ -58,7 +58,7 @@ class Vist2NanoRecipe:
         random_strings: share of random strings among the pages to align and among the texts to be read back whole.
         whole, read_back_tokens: share of texts that are read back from the beginning; text tokens of a sample.
         alignment, read_back, optical, instruct: the stages, each with its curriculum and what it reads.
-        tasks: weight of each instruction task; `replay`: share of samples of the stage before among them.
+        tasks: weight of each instruction task; `replay`: share of samples of the two stages before among them.
         guidance: weight of guided attention.
         seed: of all random choices.
     """
@@ -150,14 +150,7 @@ class Vist2NanoRun:
     def read_back(self) -> None:
         """Stage (a): read chunks back from their pages."""
         recipe, model = self.recipe, self._trained("vist2-alignment")
-        data = ReadBack(
-            *self._drawn_from(recipe.read_back_curriculum, recipe.read_back, 11),
-            parts_of(model.language_model),
-            mix=recipe.read_back_mix,
-            whole=recipe.whole,
-            random_strings=recipe.random_strings,
-            tokens=recipe.read_back_tokens,
-        )
+        data = self._pages_to_read_back(model, recipe.read_back_curriculum, recipe.read_back, 11)
         self._train("vist2-read-back", model, data, recipe.read_back)
 
     def model_history(self) -> None:
@@ -168,15 +161,32 @@ class Vist2NanoRun:
     def instruct(self) -> None:
         """Stage (c): answer questions about a text that is pages."""
         recipe, model = self.recipe, self._trained("vist2-optical")
+        before = (
+            self._pages_to_read_back(model, recipe.instruct_curriculum, recipe.instruct, 15),
+            self._optical_text(model, recipe.instruct, 14),
+        )
         data = Instructions(
             *self._drawn_from(recipe.instruct_curriculum, recipe.instruct, 13),
             parts_of(model.language_model),
             tasks=recipe.tasks,
             domains=recipe.domains,
             replay=recipe.replay,
-            before=self._optical_text(model, recipe.instruct, 14),
+            before=before,
         )
         self._train("vist2-instruct", model, data, recipe.instruct)
+
+    def _pages_to_read_back(
+        self, model: Vist2ForCausalLM, curriculum: Curriculum, config: StageConfig, shift: int
+    ) -> ReadBack:
+        recipe = self.recipe
+        return ReadBack(
+            *self._drawn_from(curriculum, config, shift),
+            parts_of(model.language_model),
+            mix=recipe.read_back_mix,
+            whole=recipe.whole,
+            random_strings=recipe.random_strings,
+            tokens=recipe.read_back_tokens,
+        )
 
     def _optical_text(self, model: Vist2ForCausalLM, config: StageConfig, shift: int) -> OpticalText:
         source = self._drawn_from(self.recipe.optical_curriculum, config, shift)
