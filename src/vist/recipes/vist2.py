@@ -1,7 +1,8 @@
 """`vist2-nano`: every number of its training.
 
-Owns configurations only. Meant for two CPU cores; it starts from a finished `vist-nano`. The numbers are taken over
-from `nano` where the stages correspond and have not been tuned; docs/vist2.md has what one run of them came to.
+Owns configurations only. It starts from a finished `vist-nano` and is meant for a GPU, where it takes ten minutes; on
+one CPU core it takes about a day. Batches are large because copying from pages needs many samples. docs/vist2.md has
+what a run of them came to, and what other numbers did.
 """
 
 from __future__ import annotations
