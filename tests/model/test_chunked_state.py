@@ -201,3 +201,12 @@ def test_a_damaged_or_missing_state(tmp_path):
     (tmp_path / "state.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(CheckpointError, match="damaged"):
         ChunkedState.load(tmp_path)
+
+
+def test_random_numbers_of_another_kind_of_device_are_left_and_said_so(model, inputs, tmp_path):
+    model.start(tiny_processor(), **inputs).save(tmp_path)
+    state = ChunkedState.load(tmp_path)
+    state.rng = torch.zeros(16, dtype=torch.uint8)  # as long as the state of a GPU's generator
+    with pytest.warns(UserWarning, match="another kind of device than cpu"):
+        model.generate(state=state, processor=tiny_processor(), max_new_tokens=2, **SAMPLED)
+    assert state.rng is None

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -265,10 +266,17 @@ def _random_state(device: torch.device) -> Tensor:
 
 
 def restore_random_state(state: ChunkedState) -> None:
-    """Go on with the random numbers where a saved state stopped; once."""
+    """Go on with the random numbers where a saved state stopped; once. Warns where another kind of device saved it."""
     if state.rng is not None:
-        if state.ledger.logits.device.type == "cuda":
-            torch.cuda.set_rng_state(state.rng, state.ledger.logits.device)
+        device = state.ledger.logits.device
+        if state.rng.shape != _random_state(device).shape:
+            warnings.warn(
+                f"The state was saved on another kind of device than {device.type}, whose random numbers cannot go on "
+                "here: what is sampled from now on differs from what would have been sampled there.",
+                stacklevel=2,
+            )
+        elif device.type == "cuda":
+            torch.cuda.set_rng_state(state.rng, device)
         else:
             torch.set_rng_state(state.rng)
         state.rng = None
