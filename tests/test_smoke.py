@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -95,7 +96,7 @@ def test_every_measure_of_vist2_is_a_task_of_it(tmp_path: Path) -> None:
     found = results.tasks(Path("data"), (str(tmp_path), "pooled"))
     names = {task.verb: task.arguments[-1] for task in found}
     assert names["icl"] == "pooled" and names["qa"] == f"{tmp_path},pooled"
-    others = {task.arguments[-1] for task in found if task.verb == "lm"}
+    others = {task.arguments[-1] for task in found if task.name == "lm"}
     assert others == {f"streaming:600,replug,{tmp_path},pooled"}
 
 
@@ -129,6 +130,33 @@ def test_rows_of_another_commit_are_refused_moved_or_marked(data: Path, tmp_path
     assert main("--other-commits", "mark") == 0 and ran[-1][-1] == "--mixed"
     assert main("--other-commits", "move") == 0 and "--mixed" not in ran[-1]
     assert (tmp_path / ("a" * 12) / "lm.jsonl").is_file() and not rows.exists() and here.exists()
+
+
+def test_files_run_side_by_side_and_what_is_timed_before_them_alone(monkeypatch) -> None:
+    chosen = results.tasks(Path("data"), ("pooled",))
+    running: set[str] = set()
+    seen: list[tuple[object, set[str]]] = []
+    longest = {"icl": threading.Event(), "qa": threading.Event()}
+    lock = threading.Lock()
+
+    def run_task(task) -> bool:
+        with lock:
+            assert task.name not in running, "two processes would write one file"
+            running.add(task.name)
+            seen.append((task, set(running)))
+        if task.name in longest:  # these two are begun first, so they are there at once
+            longest[task.name].set()
+            assert all(begun.wait(timeout=60) for begun in longest.values())
+        with lock:
+            running.remove(task.name)
+        return task.name != "stress"
+
+    assert [task.name for task in results.run_all(chosen, 2, run_task)] == ["stress"]
+    assert sorted(map(repr, chosen)) == sorted(repr(task) for task, _ in seen)
+    timed = [task for task in chosen if task.timed]
+    assert timed and [task for task, _ in seen[: len(timed)]] == timed
+    assert all(beside == {task.name} for task, beside in seen[: len(timed)])
+    assert any(beside == {"icl", "qa"} for _, beside in seen)
 
 
 def test_a_task_that_fails_leaves_the_others(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
