@@ -12,6 +12,7 @@ import pytest
 
 from vist.eval.figures import draw_all
 from vist.eval.modelling_figures import pareto
+from vist.eval.plots import COLORS, colors_of
 from vist.eval.scores import score_rows
 from vist.eval.sheet import UNFOLDED, render_results
 from vist.eval.tables import cell, grouped, to_csv, to_markdown
@@ -161,6 +162,21 @@ def test_long_tables_are_folded_and_short_ones_are_not() -> None:
     assert [line.partition(":")[0] for _, line in folded] == ["estimates", "paired differences"] * 2
     assert [bool(open) for open, _ in folded] == [True, True, False, False]
     assert f"{UNFOLDED + 1} lines" in folded[2][1] and folded[0][1].endswith(" 1 line")
+
+
+def test_methods_are_told_apart_by_the_same_colours_in_every_plot() -> None:
+    others = ["streaming:600", "replug", *(f"baseline-{name}" for name in ("pooled", "cepe", "tome", "fastv", "conv"))]
+    colors = colors_of([*others, "none", "visual"])
+    assert colors == colors_of(["visual", "wrong", *reversed(others), *others])
+    used = [colors[name] for name in (*COLORS, *others)]
+    assert len(set(used)) == len(used) and used[:4] == list(COLORS.values())
+    rows = made("lm", "books", "perplexity")
+    rows += [rows[1] | {"method": name, "label": name} for name in others]
+    pages = [row | {"flops": 1e9 * number, "part": part} for part in "ab" for number, row in enumerate(rows)]
+    rows = [row for row in pages if (row["part"], row["method"]) != ("a", "replug")]
+    plots = {name: plot["light"] for name, plot in draw_all(rows, "lm")}
+    for name in ("by part", "cost against quality"):
+        assert all(colors[other] in plots[name] for other in others), name  # also what the first panel has not
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from vist.eval.modelling_figures import MODELLING_PLOTS, gain_by_length
-from vist.eval.plots import COLORS, OTHERS, Themes, both_themes, color_of, dial_plot, finish
+from vist.eval.plots import COLORS, OTHERS, Themes, both_themes, colors_of, dial_plot, finish
 from vist.eval.scores import Row
 from vist.eval.tables import is_share
 
@@ -44,6 +44,8 @@ def _by_part(rows: list[Row], task: str) -> Themes | None:
     if not parts:
         return None
 
+    colors = colors_of(methods)
+
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for number, method in enumerate(methods):
@@ -60,7 +62,7 @@ def _by_part(rows: list[Row], task: str) -> Themes | None:
                 places,
                 xerr=errors,
                 fmt="o",
-                color=color_of(method, number),
+                color=colors[method],
                 capsize=2,
                 markersize=4,
                 label=label,
@@ -86,15 +88,16 @@ def _against_ratio(rows: list[Row], task: str) -> Themes | None:
     if len({round(row["ratio"], 3) for row in chosen}) < 2:
         return None
     chosen.sort(key=lambda row: row["ratio"])
-    series = {str(row["part"]).partition(":")[0] if task == "recall" else "" for row in chosen}
+    series = sorted({str(row["part"]).partition(":")[0] if task == "recall" else "" for row in chosen})
+    colors = colors_of(series) | {series[0]: COLORS["visual"]}
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for number, name in enumerate(sorted(series)):
+        for name in series:
             own = [row for row in chosen if not name or str(row["part"]).startswith(f"{name}:")]
             ratios, values = [row["ratio"] for row in own], [row["value"] for row in own]
             lows, highs = ([_or(row[key], row["value"]) for row in own] for key in ("low", "high"))
-            color = COLORS["visual"] if number == 0 else color_of(name, number)
+            color = colors[name]
             label = f"visual context, {name}" if name else "visual context"
             axes.plot(ratios, values, "o-" if task in ("readback", "recall") else "o", color=color, label=label)
             axes.vlines(ratios, lows, highs, color=color, linewidth=1)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vist.eval.plots import COLORS, Themes, both_themes, color_of, finish
+from vist.eval.plots import COLORS, Themes, both_themes, colors_of, finish
 from vist.eval.scores import BY_DISTANCE, Row
 
 _COLUMNS = 3
@@ -36,18 +36,18 @@ def cost_quality(rows: list[Row], task: str) -> Themes | None:
     chosen = [row for row in rows if row["metric"] == "perplexity" and row.get("flops") and row["method"] != "wrong"]
     if task != "lm" or len(chosen) < 2:
         return None
+    colors = colors_of(row["method"] for row in chosen)
 
     def draw(axes: Axes, own: list[Row]) -> None:
         front = [own[number] for number in pareto([(row["flops"], row["value"]) for row in own])]
         axes.plot([row["flops"] / 1e9 for row in front], [row["value"] for row in front], color=COLORS["none"])
-        for number, row in enumerate(own):
-            axes.plot(row["flops"] / 1e9, row["value"], "o", color=color_of(row["method"], number))
+        for row in own:
             name = str(row.get("label") or row["method"])
-            axes.annotate(name, (row["flops"] / 1e9, row["value"]), (5, 4), textcoords="offset points", fontsize=7)
-        axes.margins(x=0.25, y=0.15)
+            axes.plot(row["flops"] / 1e9, row["value"], "o", color=colors[row["method"]], label=name)
+        axes.margins(x=0.1, y=0.15)
         axes.set_xlabel("GFLOPs to read one window", fontsize=8)
 
-    return _panels(chosen, draw, "perplexity")
+    return _panels(chosen, draw, "perplexity", legend=True)
 
 
 def loss_by_distance(rows: list[Row], task: str) -> Themes | None:
@@ -55,12 +55,13 @@ def loss_by_distance(rows: list[Row], task: str) -> Themes | None:
     chosen = [row for row in rows if task == "lm" and row["metric"].startswith(BY_DISTANCE)]
     if not chosen:
         return None
+    colors = colors_of(row["method"] for row in chosen)
 
     def draw(axes: Axes, own: list[Row]) -> None:
-        for number, method in enumerate(dict.fromkeys(row["method"] for row in own)):
+        for method in dict.fromkeys(row["method"] for row in own):
             line = sorted((row for row in own if row["method"] == method), key=lambda row: row["distance"])
             places, values = [row["distance"] for row in line], [row["value"] for row in line]
-            axes.plot(places, values, "o-", markersize=3, color=color_of(method, number), label=line[0]["label"])
+            axes.plot(places, values, "o-", markersize=3, color=colors[method], label=line[0]["label"])
         axes.set_xlabel("tokens after the context", fontsize=8)
 
     return _panels(chosen, draw, "nats per token", legend=True)
@@ -75,17 +76,18 @@ def gain_by_length(rows: list[Row], task: str) -> Themes | None:
     chosen = [row | {"part": row["part"].rpartition(", ")[0]} for row in chosen if row.get("text_tokens")]
     if task != "lm" or len({(row["part"], row["text_tokens"]) for row in chosen}) < 2:
         return None
+    colors = colors_of(row["method"] for row in chosen)
 
     def draw(axes: Axes, own: list[Row]) -> None:
         axes.axhline(0, color=COLORS["none"], linestyle="--", linewidth=1)
-        for number, method in enumerate(dict.fromkeys(row["method"] for row in own)):
+        for method in dict.fromkeys(row["method"] for row in own):
             line = sorted((row for row in own if row["method"] == method), key=lambda row: row["text_tokens"])
             lengths, values = [row["text_tokens"] for row in line], [row["value"] for row in line]
             errors = [
                 [max(0.0, row["value"] - row["low"]) for row in line],
                 [max(0.0, row["high"] - row["value"]) for row in line],
             ]
-            color = color_of(method, number)
+            color = colors[method]
             axes.errorbar(lengths, values, yerr=errors, fmt="o-", markersize=4, capsize=2, color=color, label=method)
         axes.set_xlabel("tokens of distant text", fontsize=8)
 
@@ -110,8 +112,9 @@ def _panels(rows: list[Row], draw: Callable[[Axes, list[Row]], None], ylabel: st
         for axes in panels[len(parts) :]:
             axes.set_axis_off()
         if legend:
-            handles, labels = panels[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+            shown = [axes.get_legend_handles_labels() for axes in panels[: len(parts)]]
+            named = {label: handle for handles, labels in shown for handle, label in zip(handles, labels, strict=True)}
+            figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
     return both_themes(fill, (max(5.4, 2.9 * columns), 0.8 + 2.3 * lines))
 

@@ -10,7 +10,7 @@ Decisions
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from matplotlib import rc_context
@@ -29,7 +29,7 @@ COSTS = (
     ("ttft_s", 1e3, "first token, ms"),
     ("tokens_per_s", 1, "tokens per second"),
 )
-OTHERS = ("#8a5fb0", "#b5473c", "#4d7c3a", "#8c6d31", "#5b6b8c")
+OTHERS = ("#8a5fb0", "#b5473c", "#8c6d31", "#d46a9f", "#1f8fa6", "#7f9a1a", "#5b6b8c", "#4d7c3a", "#b08d00", "#4a4fc4")
 Rows = Sequence[dict[str, Any]]
 Themes = dict[str, str]
 
@@ -49,9 +49,13 @@ def both_themes(draw: Callable[[Figure], None], size: tuple[float, float]) -> di
     return drawn
 
 
-def color_of(method: str, number: int = 0) -> str:
-    """A condition's colour, or that of the `number`-th other method."""
-    return COLORS.get(method, OTHERS[number % len(OTHERS)])
+def colors_of(methods: Iterable[str]) -> dict[str, str]:
+    """A colour for each method: a condition's own, for the others one each in the order of their names.
+
+    The same methods have the same colours in every plot; colours repeat beyond ten others.
+    """
+    others = sorted(set(methods) - set(COLORS))
+    return COLORS | {name: OTHERS[place % len(OTHERS)] for place, name in enumerate(others)}
 
 
 def perplexity_plot(methods: Rows) -> dict[str, str]:
