@@ -19,7 +19,7 @@ recall of numbers; the model folders of `--beside` wherever a measure can read t
 under the four conditions of their own (lm-controls). With a VIST2 model as `--model` the tasks are those that read
 chunks: lm, recall, qa and longwrite.
 
-The sizes are chosen for vist-nano: all 11 ICL sets with 250 test examples and three seeds, questions over 7,000
+The sizes are chosen for vist-nano: all 11 ICL sets with 250 test examples and three seeds, questions over 4,732
 passages, 5 domains of language modelling, 14 kinds of needles, in less than two hours of two cores.
 """
 
@@ -67,7 +67,7 @@ class Task:
 
 
 def tasks(data: Path, beside: tuple[str, ...] = (), vist2: bool = False) -> list[Task]:
-    """What is measured, shortest first; `beside` are model folders, `vist2` says that the model is a VIST2 model."""
+    """What is measured, roughly the shortest first; `beside` are model folders, `vist2` says that the model is a VIST2 model."""
     test = {domain: str(data / "corpus" / domain / "test.parquet") for domain in (*DOMAINS, "multilingual")}
     others = _beside(beside if vist2 else (*UNTRAINED, *beside))
     found = [] if vist2 else _page_tasks(data, test)
