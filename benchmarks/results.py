@@ -67,7 +67,7 @@ class Task:
 
 
 def tasks(data: Path, beside: tuple[str, ...] = (), vist2: bool = False) -> list[Task]:
-    """What is measured, roughly the shortest first; `beside` are model folders, `vist2` says that the model is a VIST2 model."""
+    """What is measured, roughly the shortest first; `beside` are model folders, `vist2`: the model is a VIST2 model."""
     test = {domain: str(data / "corpus" / domain / "test.parquet") for domain in (*DOMAINS, "multilingual")}
     others = _beside(beside if vist2 else (*UNTRAINED, *beside))
     found = [] if vist2 else _page_tasks(data, test)
