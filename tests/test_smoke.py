@@ -9,6 +9,7 @@ import importlib.util
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -147,16 +148,22 @@ def test_files_run_side_by_side_and_what_is_timed_before_them_alone(monkeypatch)
         if task.name in longest:  # these two are begun first, so they are there at once
             longest[task.name].set()
             assert all(begun.wait(timeout=60) for begun in longest.values())
+        time.sleep(0.02)  # long enough for another of the same file to be caught
         with lock:
             running.remove(task.name)
         return task.name != "stress"
 
     assert [task.name for task in results.run_all(chosen, 2, run_task)] == ["stress"]
     assert sorted(map(repr, chosen)) == sorted(repr(task) for task, _ in seen)
+    for name in {task.name for task in chosen}:
+        own = [task for task in chosen if task.name == name]
+        assert [task for task, _ in seen if task.name == name] == sorted(own, key=lambda task: not task.timed)
     timed = [task for task in chosen if task.timed]
     assert timed and [task for task, _ in seen[: len(timed)]] == timed
     assert all(beside == {task.name} for task, beside in seen[: len(timed)])
     assert any(beside == {"icl", "qa"} for _, beside in seen)
+    names = [task.name for task, _ in seen]
+    assert names.index("icl") < names.index("recall"), "the longest is begun first"
 
 
 def test_a_task_that_fails_leaves_the_others(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
